@@ -1,0 +1,122 @@
+"""From a recipe to a model and its processor."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from polyvex.data.prompt import IMAGE
+from polyvex.encoders.weights import WeightsReport
+from polyvex.hooks.manager import Registries, load_registries
+from polyvex.recipe.check import fused_shapes
+from polyvex.recipe.model import encoder_names
+from polyvex.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from polyvex.model import PolyvexConfig, PolyvexForConditionalGeneration, PolyvexProcessor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A model, its processor, and the account of each encoder's weights (by name; empty without encoders)."""
+
+    model: "PolyvexForConditionalGeneration"
+    processor: "PolyvexProcessor"
+    weights: dict[str, WeightsReport]
+
+
+def make_config(recipe: Recipe, registries: Registries, *, text_config: Any, image_token_id: int) -> "PolyvexConfig":
+    """The model's configuration: the recipe's tables with every default written out. The model is dense at first."""
+    from polyvex.model import PolyvexConfig
+
+    tables = encoder_tables(recipe)
+    return PolyvexConfig(
+        text_config=text_config,
+        encoders=tables,
+        fusion=recipe.fusion.model_dump(),
+        positions=recipe.positions.model_dump(),
+        moe=None,
+        loss=recipe.loss.model_dump(),
+        plugins=plugin_origins(recipe, registries),
+        image_token_id=image_token_id,
+    )
+
+
+def encoder_tables(recipe: Recipe) -> list[dict[str, Any]]:
+    """The encoders' tables with their names filled in."""
+    return [
+        {**table.model_dump(), "name": name} for table, name in zip(recipe.encoders, encoder_names(recipe), strict=True)
+    ]
+
+
+def plugin_origins(recipe: Recipe, registries: Registries) -> dict[str, str]:
+    """For each encoder by name, the distribution and version that brought it, as pip writes it."""
+    found = {}
+    for table, name in zip(recipe.encoders, encoder_names(recipe), strict=True):
+        plugin = registries.encoders.entry(table.use).plugin
+        found[name] = f"{plugin.distribution}=={plugin.version}" if plugin.version else plugin.distribution
+    return found
+
+
+def make_processor(recipe: Recipe, registries: Registries, texts: Iterable[str]) -> "PolyvexProcessor":
+    """The processor, with a tokenizer trained on ``texts`` or loaded, as the recipe's language model wants it."""
+    from polyvex.model import PolyvexProcessor
+
+    component = registries.language_models[recipe.lm.use](recipe.lm)
+    tokenizer = component.tokenizer(texts)
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
+    shapes = fused_shapes(recipe, registries, dim=component.config().get_text_config().hidden_size)
+    return PolyvexProcessor(
+        tokenizer,
+        encoders=encoder_tables(recipe),
+        template=recipe.prompt.template,
+        visual_tokens=sum(shape.tokens for shape in shapes),
+        plugins=plugin_origins(recipe, registries),
+        registries=registries,
+    )
+
+
+def build_model(
+    recipe: Recipe, processor: "PolyvexProcessor", registries: Registries, *, encoders: bool = True
+) -> tuple["PolyvexForConditionalGeneration", dict[str, WeightsReport]]:
+    """Build the dense model with the recipe's seed.
+
+    Args:
+        encoders: also build the encoders and load their pretrained weights; without them the model takes cached
+            tokens only.
+
+    Raises:
+        WeightsError: if an encoder's weights are missing or do not fit.
+    """
+    from polyvex.model import PolyvexForConditionalGeneration
+
+    component = registries.language_models[recipe.lm.use](recipe.lm)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        text_config = component.config()
+        lm = component.load(text_config)
+        config = make_config(
+            recipe, registries, text_config=lm.config.to_dict(), image_token_id=processor.image_token_id
+        )
+        config.encoders_included = encoders
+        model = PolyvexForConditionalGeneration(config, lm=lm, registries=registries)
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    reports = {name: encoder.load_pretrained() for name, encoder in model.encoders.items()}  # type: ignore[operator]
+    return model, reports
+
+
+def build(recipe: Recipe, *, registries: Registries | None = None, texts: Iterable[str] | None = None) -> Built:
+    """Build everything that a recipe names: the model before any training, and its processor.
+
+    Args:
+        texts: what a tokenizer is trained on, where the language model wants that; the training split's questions
+            and answers if not given.
+    """
+    from polyvex.data.texts import training_texts
+
+    registries = registries or load_registries()
+    processor = make_processor(recipe, registries, training_texts(recipe, registries) if texts is None else texts)
+    model, weights = build_model(recipe, processor, registries)
+    return Built(model=model, processor=processor, weights=weights)

@@ -1,0 +1,183 @@
+"""Fill the cache: encode each image once, ahead of training."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from polyvex.cache.images import ImageFiles, hash_images, image_paths
+from polyvex.cache.place import Place, cache_root, places
+from polyvex.cache.store import TokenStore
+from polyvex.data.base import Sample
+from polyvex.encoders.base import VisionEncoder
+from polyvex.encoders.images import open_image
+from polyvex.errors import DataError
+from polyvex.hooks.manager import Registries
+from polyvex.recipe.schema import Recipe
+
+SHARD = 256
+"""Images per shard; also what an interrupted run loses at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheReport:
+    """What was in the cache and what was added, per encoder by name, and what could not be read."""
+
+    root: Path
+    found: dict[str, int] = field(default_factory=dict)
+    encoded: dict[str, int] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"cache: {self.root}"]
+        for name, found in self.found.items():
+            added = self.encoded[name]
+            lines.append(
+                f"  {name}: {found} images found in the cache" + (f", {added} encoded" if added else ", reused")
+            )
+        lines += [f"  UNREADABLE {path}: {reason}" for path, reason in list(self.unreadable.items())[:5]]
+        if len(self.unreadable) > 5:
+            lines.append(f"  … and {len(self.unreadable) - 5} more unreadable images")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenCache:
+    """The cached tokens that a recipe needs: one store per encoder, and the hash of each image path."""
+
+    stores: dict[str, TokenStore]
+    files: ImageFiles
+
+    def tokens(self, paths: Sequence[str]) -> dict[str, Tensor]:
+        """Tokens [images tokens dim] of each encoder by name, in float32."""
+        hashes = [self.files.hashes[path] for path in paths]
+        return {name: store.read(hashes).float() for name, store in self.stores.items()}
+
+    def has(self, path: str) -> bool:
+        """Whether every encoder's tokens of this image are there."""
+        image = self.files.hashes.get(path)
+        return image is not None and all(image in store for store in self.stores.values())
+
+
+def fill_cache(
+    recipe: Recipe,
+    registries: Registries,
+    samples: Sequence[Sample],
+    *,
+    folder: str | Path | None = None,
+    progress: bool = True,
+) -> tuple[TokenCache, CacheReport]:
+    """Encode the images of ``samples`` that the cache lacks. Encoders are loaded only if there are any.
+
+    Raises:
+        WeightsError: if an encoder is needed and its weights are missing.
+        DataError: if more images are unreadable than the recipe allows.
+    """
+    root = cache_root(folder)
+    files = hash_images(image_paths(samples))
+    report = CacheReport(root=root, unreadable=dict(files.unreadable))
+    stores = {}
+    for table, place in zip(recipe.encoders, places(recipe, registries, root=root).values(), strict=True):
+        store = stores[place.encoder] = TokenStore(place.folder, place.about)
+        missing = {path: image for path, image in files.hashes.items() if image not in store}
+        report.found[place.encoder] = len(files.hashes) - len(missing)
+        report.encoded[place.encoder] = 0
+        if missing:
+            encoder = load_encoder(registries.encoders[table.use], table)
+            before = len(store)
+            bad = _encode_missing(encoder, missing, store, recipe, place, progress=progress)
+            report.encoded[place.encoder] = len(store) - before
+            report.unreadable.update(bad)
+    check_unreadable(recipe, report.unreadable, total=len(files.hashes) + len(files.unreadable))
+    return TokenCache(stores=stores, files=files), report
+
+
+def check_unreadable(recipe: Recipe, unreadable: dict[str, str], *, total: int) -> None:
+    """Stop if too many images cannot be read, or if the recipe wants to stop at the first one."""
+    if not unreadable:
+        return
+    path, reason = next(iter(unreadable.items()))
+    share = len(unreadable) / total
+    limit = 0.0 if recipe.data.on_unreadable == "stop" else recipe.data.max_unreadable
+    if share > limit:
+        raise DataError(
+            f"{len(unreadable)} of {total} images cannot be read ({share:.1%}), at most {limit:.1%} are allowed. First: "
+            f"{path}: {reason}. Mend the files, or raise data.max_unreadable (on_unreadable is "
+            f"'{recipe.data.on_unreadable}')"
+        )
+
+
+def load_encoder(kind: type[VisionEncoder], options: Any) -> VisionEncoder:
+    """Build an encoder with its pretrained weights, frozen, on the best device there is."""
+    encoder = kind(options)
+    encoder.load_pretrained()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return encoder.requires_grad_(False).eval().to(device)
+
+
+def _encode_missing(
+    encoder: VisionEncoder, missing: dict[str, str], store: TokenStore, recipe: Recipe, place: Place, *, progress: bool
+) -> dict[str, str]:
+    """Encode in batches, write in shards; return what could not be decoded. Ctrl-C keeps all whole shards."""
+    unreadable: dict[str, str] = {}
+    device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
+    dtype = getattr(torch, recipe.cache.dtype)
+    images: list[str] = []
+    values: list[Tensor] = []
+
+    def flush() -> None:
+        if images:
+            store.write(images, torch.cat(values))
+            images.clear()
+            values.clear()
+
+    bar = tqdm(total=len(missing), desc=f"encode {place.encoder}", unit="image", disable=not progress)
+    with bar, torch.inference_mode():
+        try:
+            for batch in _batches(encoder, missing, recipe.cache.batch_size, unreadable):
+                if not batch:
+                    continue
+                pixels = torch.stack([pixels for _, pixels in batch]).to(device)
+                values.append(encoder(pixels).values.to("cpu", dtype))
+                images.extend(image for image, _ in batch)
+                bar.update(len(batch))
+                if len(images) >= SHARD:
+                    flush()
+        finally:
+            flush()
+    return unreadable
+
+
+def _batches(
+    encoder: VisionEncoder, missing: dict[str, str], size: int, unreadable: dict[str, str]
+) -> Iterator[list[tuple[str, Tensor]]]:
+    """Decode and transform ahead of the encoder, a batch at a time; each content once."""
+    todo = list({image: path for path, image in missing.items()}.items())
+
+    def prepare(item: tuple[str, str]) -> tuple[str, Tensor] | None:
+        image, path = item
+        try:
+            return image, encoder.transform(open_image(path))
+        except DataError as error:
+            unreadable[path] = str(error)
+            return None
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        chunks = [todo[start : start + size] for start in range(0, len(todo), size)]
+        ahead = None
+        for chunk in chunks:
+            following = pool.map(prepare, chunk)
+            if ahead is not None:
+                yield _kept(ahead)
+            ahead = following
+        if ahead is not None:
+            yield _kept(ahead)
+
+
+def _kept(prepared: Iterator[tuple[str, Tensor] | None]) -> list[tuple[str, Tensor]]:
+    return [item for item in prepared if item is not None]

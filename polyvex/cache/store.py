@@ -1,0 +1,109 @@
+"""Tokens on disk: shards of equal-sized tensors, and an index from an image's hash to its row."""
+
+import json
+import os
+import sqlite3
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from polyvex.errors import CacheError
+
+TABLE = """
+create table if not exists tokens (image text primary key, shard text not null, row integer not null);
+create table if not exists shards (name text primary key, bytes integer not null);
+"""
+
+
+class TokenStore:
+    """The tokens of one encoder by image, in ``folder``.
+
+    Images are named by the SHA-256 of their file. A shard is written beside its final name and renamed when it is
+    whole, then entered in the index, so a process that is killed leaves either all of it or nothing. Several
+    processes may write at once; an image that two of them encoded is kept once.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any]):
+        self.folder = folder
+        self.about = about
+        self._shards: dict[str, Tensor] = {}
+        self._rows: dict[str, tuple[str, int]] = {}
+        self.load_index()
+
+    def load_index(self) -> None:
+        """Read the index again, and drop what refers to shards that are gone or cut short."""
+        if not self._index_path.exists():
+            return
+        with self._index() as index:
+            for name, size in index.execute("select name, bytes from shards").fetchall():
+                path = self.folder / name
+                if not path.exists() or path.stat().st_size != size:
+                    warnings.warn(f"cache shard {path} is damaged; its images are encoded again", stacklevel=2)
+                    index.execute("delete from tokens where shard = ?", (name,))
+                    index.execute("delete from shards where name = ?", (name,))
+            self._rows = {image: (shard, row) for image, shard, row in index.execute("select * from tokens")}
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def write(self, images: Sequence[str], values: Float[Tensor, "images tokens dim"]) -> None:
+        """Add one shard."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write_about()
+        name = f"{uuid.uuid4().hex}.safetensors"
+        half_done = self.folder / f"{name}.part"
+        save_file({"tokens": values.contiguous()}, half_done)
+        os.replace(half_done, self.folder / name)
+        with self._index() as index:
+            index.execute("insert into shards values (?, ?)", (name, (self.folder / name).stat().st_size))
+            rows = [(image, name, row) for row, image in enumerate(images)]
+            index.executemany("insert or ignore into tokens values (?, ?, ?)", rows)
+        self._rows.update({image: (name, row) for row, image in enumerate(images) if image not in self._rows})
+
+    def read(self, images: Sequence[str]) -> Float[Tensor, "images tokens dim"]:
+        """Tokens of some images, in that order, in the precision of the disk.
+
+        Raises:
+            CacheError: if an image is not in the cache.
+        """
+        if lost := [image for image in images if image not in self._rows]:
+            raise CacheError(f"{len(lost)} images are not in the cache {self.folder}. Run: polyvex cache RECIPE")
+        return torch.stack([self._shard(shard)[row] for shard, row in (self._rows[image] for image in images)])
+
+    def _shard(self, name: str) -> Tensor:
+        if name not in self._shards:
+            try:
+                self._shards[name] = load_file(self.folder / name)["tokens"]
+            except (SafetensorError, OSError, KeyError) as error:
+                raise CacheError(f"cannot read {self.folder / name}: {error}. Delete it and cache again") from None
+        return self._shards[name]
+
+    @property
+    def _index_path(self) -> Path:
+        return self.folder / "index.sqlite"
+
+    @contextmanager
+    def _index(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self._index_path, timeout=60)) as connection, connection:
+                connection.executescript(TABLE)
+                yield connection
+        except sqlite3.DatabaseError as error:
+            raise CacheError(f"the index {self._index_path} is damaged: {error}. Delete {self.folder}") from None
+
+    def _write_about(self) -> None:
+        path = self.folder / "about.json"
+        if not path.exists():
+            path.write_text(json.dumps(self.about, indent=2, sort_keys=True), encoding="utf-8")

@@ -1,0 +1,45 @@
+"""What a data set is: samples by split, each a question about images with its answer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from polyvex.options import Options
+
+
+class DatasetOptions(Options):
+    """Options that every data set may extend. It has none of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One question with its answer. ``images`` are paths; none for text only. ``kind`` groups questions in reports."""
+
+    id: str
+    question: str
+    answer: str
+    images: tuple[str, ...] = ()
+    kind: str = "all"
+
+
+class Dataset(ABC):
+    """Base of all data sets. ``Options`` is the class of its options, ``summary`` one line for listings."""
+
+    Options: ClassVar[type[DatasetOptions]] = DatasetOptions
+    summary: ClassVar[str]
+
+    def __init__(self, options: DatasetOptions):
+        self.options = options
+
+    @abstractmethod
+    def splits(self) -> list[str]:
+        """Names of the splits, such as ``train`` and ``test``."""
+
+    @abstractmethod
+    def samples(self, split: str) -> Sequence[Sample]:
+        """All samples of a split, always in the same order.
+
+        Raises:
+            DataError: if the split is unknown or its files cannot be read. Says how to get the data.
+        """

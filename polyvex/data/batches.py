@@ -1,0 +1,79 @@
+"""From samples to batches: ids, labels, and the cached tokens of their images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from polyvex.data.base import Sample
+from polyvex.data.prompt import IGNORED, PromptEncoder
+from polyvex.errors import DataError
+
+ReadTokens = Callable[[Sequence[str]], dict[str, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One sample as ids and labels, with the paths of its images."""
+
+    ids: list[int]
+    labels: list[int]
+    images: tuple[str, ...]
+
+
+class ExampleDataset(TorchDataset[Example]):
+    """Samples as examples for training; ``images`` false leaves the images out of prompt and example alike.
+
+    Raises:
+        DataError: if an example is longer than ``context`` tokens. It is not cut: that would lose its answer.
+    """
+
+    def __init__(self, samples: Sequence[Sample], prompts: PromptEncoder, *, images: bool, context: int):
+        self.samples = samples
+        self.prompts = prompts
+        self.images = images
+        self.context = context
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Example:
+        sample = self.samples[index]
+        pictures = sample.images if self.images else ()
+        ids, labels = self.prompts.example(sample.question, sample.answer, images=len(pictures))
+        if len(ids) > self.context:
+            raise DataError(
+                f"sample {sample.id} has {len(ids)} tokens, the language model's context holds {self.context}. "
+                f"Leave it out, use fewer visual tokens, or a model with a longer context"
+            )
+        return Example(ids=ids, labels=labels, images=pictures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collator:
+    """Pads examples on the right and reads their images' tokens. Works on ``multiple``s, for aligned kernels."""
+
+    pad: int
+    read_tokens: ReadTokens
+    multiple: int = 8
+
+    def __call__(self, examples: list[Example]) -> dict[str, Any]:
+        """A batch: ``input_ids``, ``attention_mask``, ``labels`` [batch seq], and ``encoder_tokens`` if any image."""
+        longest = max(len(example.ids) for example in examples)
+        longest += -longest % self.multiple
+        batch: dict[str, Any] = {
+            "input_ids": _padded([example.ids for example in examples], longest, self.pad),
+            "attention_mask": _padded([[1] * len(example.ids) for example in examples], longest, 0),
+            "labels": _padded([example.labels for example in examples], longest, IGNORED),
+        }
+        paths = [path for example in examples for path in example.images]
+        if paths:
+            batch["encoder_tokens"] = self.read_tokens(paths)
+        return batch
+
+
+def _padded(rows: list[list[int]], length: int, fill: int) -> Tensor:
+    return torch.tensor([row + [fill] * (length - len(row)) for row in rows])

@@ -1,0 +1,59 @@
+"""The data set of people with their own files: one JSON object a line."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from polyvex.data.base import Dataset, DatasetOptions, Sample
+from polyvex.errors import DataError
+
+
+class JsonLinesOptions(DatasetOptions):
+    """Options of the ``jsonl`` data set."""
+
+    folder: str = Field(description="Folder with one file per split, such as train.jsonl and test.jsonl.")
+
+
+class JsonLines(Dataset):
+    """``{"image": "cat.png", "question": "…", "answer": "…", "kind": "…"}`` a line; ``images`` for several.
+
+    Image paths are relative to the folder. ``image``, ``id`` and ``kind`` may be left out.
+    """
+
+    Options = JsonLinesOptions
+    summary = "your own files: <split>.jsonl with image, question, answer (and kind) on each line"
+    options: JsonLinesOptions
+
+    def splits(self) -> list[str]:
+        """Names of the ``.jsonl`` files of the folder."""
+        return sorted(path.stem for path in Path(self.options.folder).glob("*.jsonl"))
+
+    def samples(self, split: str) -> Sequence[Sample]:
+        """Read one file; every bad line is an error with its number."""
+        path = Path(self.options.folder) / f"{split}.jsonl"
+        if not path.is_file():
+            raise DataError(f"no file {path}. Splits there: {', '.join(self.splits()) or 'none'}")
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [self._sample(f"{path}:{number}", split, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+    def _sample(self, where: str, split: str, line: str) -> Sample:
+        try:
+            record: dict[str, Any] = json.loads(line)
+            question, answer = record["question"], record["answer"]
+        except (json.JSONDecodeError, TypeError) as error:
+            raise DataError(f"{where}: not a JSON object: {error}") from None
+        except KeyError as error:
+            raise DataError(f"{where}: missing {error}. Each line needs question and answer") from None
+        names = record.get("images") or ([record["image"]] if record.get("image") else [])
+        images = tuple(str(Path(self.options.folder) / name) for name in names)
+        number = where.rsplit(":", 1)[1]
+        return Sample(
+            id=str(record.get("id", f"{split}-{number}")),
+            question=str(question),
+            answer=str(answer),
+            images=images,
+            kind=str(record.get("kind", "all")),
+        )

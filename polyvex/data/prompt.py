@@ -1,0 +1,49 @@
+"""From a question to token ids, and from an answer to labels: by construction, never by searching text."""
+
+from dataclasses import dataclass
+from typing import Any
+
+IMAGE = "<image>"
+"""The placeholder's text; one stands for a whole image until it is repeated per visual token."""
+
+IGNORED = -100
+"""Label of tokens that nothing is to be learned from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptEncoder:
+    """Turns questions and answers into ids for one model.
+
+    ``visual_tokens`` is the number of placeholders per image. The same functions make the prompts of training and
+    of generation, so what the model is asked is what it was trained on, token by token.
+    """
+
+    tokenizer: Any
+    template: str
+    image_token_id: int
+    visual_tokens: int
+
+    def text(self, question: str, *, images: int = 1) -> str:
+        """The prompt as text, with one ``<image>`` per image."""
+        before, _, after = self.template.partition("{image}")
+        filled = [part.replace("{question}", question) for part in (before, after)]
+        return filled[0] + IMAGE * images + filled[1]
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a prompt: begin-of-sequence if the tokenizer has one, each ``<image>`` as placeholders."""
+        begin = self.tokenizer.bos_token_id
+        ids = [] if begin is None else [begin]
+        for index, part in enumerate(text.split(IMAGE)):
+            if index:
+                ids += [self.image_token_id] * self.visual_tokens
+            ids += self._plain(part)
+        return ids
+
+    def example(self, question: str, answer: str, *, images: int = 1) -> tuple[list[int], list[int]]:
+        """Ids and labels of a training example; labels cover the answer and the end of the sequence, nothing else."""
+        prompt = self.ids(self.text(question, images=images))
+        reply = [*self._plain(answer), self.tokenizer.eos_token_id]
+        return prompt + reply, [IGNORED] * len(prompt) + reply
+
+    def _plain(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False) if text else []

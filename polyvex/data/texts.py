@@ -1,0 +1,32 @@
+"""The samples that a recipe names, and the texts that a tokenizer is trained on."""
+
+from collections.abc import Iterator, Sequence
+
+from polyvex.data.base import Dataset, Sample
+from polyvex.errors import DataError
+from polyvex.hooks.manager import Registries
+from polyvex.recipe.schema import Recipe
+
+
+def open_dataset(recipe: Recipe, registries: Registries) -> Dataset:
+    """The recipe's data set."""
+    return registries.datasets[recipe.data.use](recipe.data)
+
+
+def read_split(recipe: Recipe, registries: Registries, split: str) -> Sequence[Sample]:
+    """The samples of a split.
+
+    Raises:
+        DataError: if the data set has no such split, or it is empty.
+    """
+    samples = open_dataset(recipe, registries).samples(split)
+    if not samples:
+        raise DataError(f"the split '{split}' of {recipe.data.use} has no samples")
+    return samples
+
+
+def training_texts(recipe: Recipe, registries: Registries) -> Iterator[str]:
+    """The prompts and answers of the training split, without images."""
+    template = recipe.prompt.template.replace("{image}", "")
+    for sample in read_split(recipe, registries, recipe.data.train_split):
+        yield template.replace("{question}", sample.question) + sample.answer

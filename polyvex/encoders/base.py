@@ -1,0 +1,102 @@
+"""What a visual encoder is: a network, its own image transform, and the facts that a recipe needs beforehand."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from polyvex.encoders.weights import WeightsReport
+from polyvex.options import Options
+from polyvex.tokens import TokenShape, VisualTokens
+
+
+class EncoderOptions(Options):
+    """Options that every encoder may extend. It has none of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class License:
+    """Licence of an encoder's weights: an SPDX name, or the words of its authors, and whether it allows commerce."""
+
+    name: str
+    commercial: bool
+
+    def __str__(self) -> str:
+        return self.name if self.commercial else f"{self.name} (NOT for commercial use)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderFacts:
+    """What is known of an encoder with given options before it is built.
+
+    ``image_size`` is (height, width) in pixels after the transform, ``parameters`` counts the network's weights,
+    ``flops`` one image's forward (multiply and add count as two; None when unknown), ``source`` says who trained
+    it on what.
+    """
+
+    shape: TokenShape
+    image_size: tuple[int, int]
+    parameters: int
+    license: License
+    source: str
+    flops: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsPlace:
+    """Where an encoder's weights are on this machine (``path`` is None if they are not), and how to get them."""
+
+    path: Path | None
+    install: str
+    needed: bool = True
+    details: dict[str, str] = field(default_factory=dict)
+
+
+class VisionEncoder(nn.Module, ABC):
+    """Base of all encoders. Subclasses are final: wrap one to change it.
+
+    ``Options`` is the class of its options, ``summary`` one line for listings. The constructor takes only the
+    options and builds the structure with fresh weights, without reading a file, so that a model can be planned
+    or loaded from a checkpoint; :meth:`load_pretrained` then brings the real weights.
+    """
+
+    Options: ClassVar[type[EncoderOptions]] = EncoderOptions
+    summary: ClassVar[str]
+
+    def __init__(self, options: EncoderOptions):
+        super().__init__()
+        self.options = options
+
+    @classmethod
+    @abstractmethod
+    def describe(cls, options: EncoderOptions) -> EncoderFacts:
+        """Tell tokens, grid, width and cost without building anything.
+
+        Raises:
+            ValueError: if the options cannot go together, such as an image size that patches do not divide.
+        """
+
+    @classmethod
+    @abstractmethod
+    def weights(cls, options: EncoderOptions) -> WeightsPlace:
+        """Look for the pretrained weights on this machine, without reading them."""
+
+    @abstractmethod
+    def load_pretrained(self) -> WeightsReport:
+        """Load the pretrained weights and account for every key.
+
+        Raises:
+            WeightsError: if they are missing, damaged, or of another architecture.
+        """
+
+    @abstractmethod
+    def transform(self, image: Image) -> Float[Tensor, "3 height width"]:
+        """Turn an RGB image of any size into this encoder's pixels, with its own size, mean and deviation."""
+
+    @abstractmethod
+    def forward(self, pixels: Float[Tensor, "images 3 height width"]) -> VisualTokens:
+        """Encode pixels. Tokens are row-major on the grid of :meth:`describe`; class tokens are left out."""

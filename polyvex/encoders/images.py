@@ -1,0 +1,59 @@
+"""Open images of any kind as RGB, and the usual steps of a transform."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from polyvex.errors import DataError
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Open an image file as 8-bit RGB, upright: EXIF rotation is applied, transparency goes on white.
+
+    Raises:
+        DataError: if the file is missing, or is not an image that can be read. The path is named.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return to_rgb(image)
+    except FileNotFoundError:
+        raise DataError(f"no image at {path}") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the image {path}: {error}") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return any PIL image as 8-bit RGB, upright."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        image = _to_8_bit(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        ground = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(ground, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """PIL clips 16-bit values at 255, which turns most of a picture white: scale its range instead."""
+    values = np.asarray(image, dtype=np.float32)
+    top = 65535.0 if values.max(initial=0) > 255 else 255.0
+    return Image.fromarray((values.clip(0, top) * (255.0 / top)).astype(np.uint8))
+
+
+def resize_square(image: Image.Image, side: int) -> Image.Image:
+    """Resize to ``side`` × ``side`` pixels, bicubic with antialias. The aspect ratio is not kept, nothing is cut."""
+    return image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+
+
+def normalize(
+    image: Image.Image, *, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Float[Tensor, "3 height width"]:
+    """Scale RGB values from 0–255 to 0–1, subtract ``mean`` and divide by ``std``, channel by channel."""
+    pixels = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0).permute(2, 0, 1)
+    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]

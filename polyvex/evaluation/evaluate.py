@@ -1,0 +1,140 @@
+"""Answer every question of a split from the cache, and keep each answer."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from polyvex.data.base import Sample
+from polyvex.data.batches import ReadTokens
+from polyvex.evaluation.base import Metric
+from polyvex.recipe.schema import EvaluationTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """One question with the answer that was given, and its score from 0 to 1."""
+
+    id: str
+    kind: str
+    question: str
+    expected: str
+    answer: str
+    score: float
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """All answers of one evaluation. ``skipped`` counts samples whose image cannot be read."""
+
+    name: str
+    metric: str
+    answers: list[Answered]
+    skipped: int = 0
+    images: bool = True
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float:
+        """Mean score; nan without answers."""
+        return _mean([answer.score for answer in self.answers])
+
+    def by_kind(self) -> dict[str, tuple[float, int]]:
+        """Mean score and number of questions of each kind."""
+        kinds = sorted({answer.kind for answer in self.answers})
+        groups = {kind: [answer.score for answer in self.answers if answer.kind == kind] for kind in kinds}
+        return {kind: (_mean(scores), len(scores)) for kind, scores in groups.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """The figures without the answers, as plain data."""
+        low, high = wilson(self.accuracy, len(self.answers))
+        return {
+            "name": self.name,
+            "metric": self.metric,
+            "accuracy": self.accuracy,
+            "interval_95": [low, high],
+            "questions": len(self.answers),
+            "skipped": self.skipped,
+            "images": self.images,
+            "by_kind": {kind: {"accuracy": mean, "questions": count} for kind, (mean, count) in self.by_kind().items()},
+            **self.extra,
+        }
+
+    def lines(self) -> str:
+        """The answers, one JSON object a line."""
+        return "".join(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in self.answers)
+
+
+def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a share of ``count`` trials (95 % by default); (0, 1) without trials."""
+    if count == 0:
+        return 0.0, 1.0
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    read_tokens: ReadTokens,
+    *,
+    metric: tuple[str, Metric],
+    options: EvaluationTable,
+    name: str,
+    images: bool = True,
+    skipped: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Greedy answers to all ``samples``; questions of like length are answered together.
+
+    Args:
+        images: false asks without the images, which tells how far guessing gets.
+    """
+    from polyvex.model.processing import pad_left
+
+    model.eval()
+    prompts = processor.prompts
+    counts = [len(sample.images) if images else 0 for sample in samples]
+    ids = [
+        prompts.ids(prompts.text(sample.question, images=count)) for sample, count in zip(samples, counts, strict=True)
+    ]
+    order = sorted(range(len(samples)), key=lambda index: len(ids[index]))
+    texts = [""] * len(samples)
+    starts = range(0, len(order), options.batch_size)
+    for start in tqdm(starts, desc=f"answer {name}", unit="batch", disable=not progress):
+        chosen = order[start : start + options.batch_size]
+        batch: dict[str, Any] = pad_left([ids[index] for index in chosen], processor.tokenizer.pad_token_id)
+        paths = [path for index in chosen if counts[index] for path in samples[index].images]
+        if paths:
+            batch["encoder_tokens"] = {key: value.to(model.device) for key, value in read_tokens(paths).items()}
+        batch = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in batch.items()}
+        output = model.generate(**batch, max_new_tokens=options.max_new_tokens, do_sample=False)
+        new = output[:, batch["input_ids"].shape[1] :]
+        for index, text in zip(chosen, processor.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+            texts[index] = text.strip()
+    answers = [_answered(sample, text, metric[1]) for sample, text in zip(samples, texts, strict=True)]
+    return Evaluation(name=name, metric=metric[0], answers=answers, skipped=skipped, images=images)
+
+
+def _answered(sample: Sample, text: str, metric: Metric) -> Answered:
+    return Answered(
+        id=sample.id,
+        kind=sample.kind,
+        question=sample.question,
+        expected=sample.answer,
+        answer=text,
+        score=metric.score(text, sample),
+        images=sample.images,
+    )

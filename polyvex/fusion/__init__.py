@@ -1,0 +1,15 @@
+"""Fusions: the tokens of several encoders to one sequence for the language model."""
+
+from collections.abc import Mapping
+
+from polyvex.fusion.base import Fusion, FusionOptions
+from polyvex.fusion.mlp import MLPFusion
+from polyvex.hooks import hookimpl
+
+__all__ = ["Fusion", "FusionOptions", "MLPFusion", "register_fusions"]
+
+
+@hookimpl
+def register_fusions() -> Mapping[str, type[Fusion]]:
+    """The fusions of the core."""
+    return {"mlp": MLPFusion}

@@ -1,0 +1,45 @@
+"""What a fusion is: the tokens of all encoders in, one sequence of the language model's width out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import nn
+
+from polyvex.options import Options
+from polyvex.tokens import TokenShape, VisualLayout, VisualTokens
+
+
+class FusionOptions(Options):
+    """Options that every fusion may extend. It has none of its own."""
+
+
+class Fusion(nn.Module, ABC):
+    """Base of all fusions. Subclasses are final.
+
+    ``Options`` is the class of its options, ``summary`` one line for listings. The builder passes what a recipe
+    never writes: the shapes that the encoders emit (in recipe order) and the language model's width.
+    """
+
+    Options: ClassVar[type[FusionOptions]] = FusionOptions
+    summary: ClassVar[str]
+
+    def __init__(self, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int):
+        super().__init__()
+        self.options = options
+        self.dim = dim
+        self.shapes = self.describe(options, inputs=inputs, dim=dim)
+        self.layout = VisualLayout.of(self.shapes)
+
+    @classmethod
+    @abstractmethod
+    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
+        """Tell the runs of tokens that come out, in order, without building anything.
+
+        Raises:
+            ValueError: if these encoders cannot be fused with these options. Says the numbers and a way out.
+        """
+
+    @abstractmethod
+    def forward(self, parts: Sequence[VisualTokens]) -> VisualTokens:
+        """Fuse the tokens of the encoders, in recipe order; ``values`` come out as [images tokens dim]."""

@@ -1,0 +1,104 @@
+"""MouSi's projection fusion: one first layer per encoder, one second layer for all (arXiv 2401.17221, §3.2).
+
+The paper's body was not to be had; the form here is that of the one public re-implementation, which agrees with
+what others say of the paper. With one encoder and one patch per token it is exactly LLaVA-1.5's ``mlp2x_gelu``.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from polyvex.fusion.base import Fusion, FusionOptions
+from polyvex.tokens import Grid, TokenShape, VisualTokens
+
+Patches = Annotated[int, Field(ge=1)]
+
+
+class MLPFusionOptions(FusionOptions):
+    """Options of the ``mlp`` fusion."""
+
+    patches_per_token: Patches | list[Patches] = Field(
+        default=1,
+        description="How many neighbours along a row become one token; one number for all encoders or one for each.",
+    )
+    shared: bool = Field(
+        default=True, description="Share the second layer among the encoders, as MouSi does; false gives each its own."
+    )
+    depth: int = Field(default=2, ge=1, le=8, description="Linear layers in all; 2 is MouSi's and LLaVA-1.5's.")
+
+
+class MLPFusion(Fusion):
+    """Per encoder: join ``m`` patches, map to the language model's width; then GELU and linear layers for all.
+
+    Runs stay whole and come in the order of the encoders.
+    """
+
+    Options = MLPFusionOptions
+    summary = "first linear layer per encoder, further layers shared; m neighbouring patches per token (MouSi)"
+    options: MLPFusionOptions
+
+    def __init__(self, options: MLPFusionOptions, *, inputs: Sequence[TokenShape], dim: int):
+        super().__init__(options, inputs=inputs, dim=dim)
+        self.patches = _patches(options, len(inputs))
+        widths = [m * shape.dim for m, shape in zip(self.patches, inputs, strict=True)]
+        self.first = nn.ModuleList(nn.Linear(width, dim) for width in widths)
+        stacks = 1 if options.shared else len(inputs)
+        self.rest = nn.ModuleList(_rest(dim, options.depth) for _ in range(stacks))
+
+    @classmethod
+    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
+        """Each run is ``m`` times shorter; its grid keeps its rows and has ``m`` times fewer columns."""
+        assert isinstance(options, MLPFusionOptions)
+        return [
+            _join(shape, m, index, dim)
+            for index, (shape, m) in enumerate(zip(inputs, _patches(options, len(inputs)), strict=True))
+        ]
+
+    def forward(self, parts: Sequence[VisualTokens]) -> VisualTokens:
+        """Fuse the encoders' tokens; see the class."""
+        hidden = [self._first(index, part.values) for index, part in enumerate(parts)]
+        if self.options.shared:
+            values = self.rest[0](torch.cat(hidden, dim=1))
+        else:
+            values = torch.cat([stack(run) for stack, run in zip(self.rest, hidden, strict=True)], dim=1)
+        return VisualTokens(values=values, layout=self.layout)
+
+    def _first(self, index: int, values: Float[Tensor, "images patches width"]) -> Float[Tensor, "images tokens dim"]:
+        joined = rearrange(values, "images (tokens m) width -> images tokens (m width)", m=self.patches[index])
+        return self.first[index](joined)
+
+
+def _rest(dim: int, depth: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(depth - 1):
+        layers += [nn.GELU(), nn.Linear(dim, dim)]
+    return nn.Sequential(*layers)
+
+
+def _patches(options: MLPFusionOptions, encoders: int) -> list[int]:
+    given = options.patches_per_token
+    patches = [given] * encoders if isinstance(given, int) else given
+    if len(patches) != encoders:
+        raise ValueError(
+            f"patches_per_token has {len(patches)} numbers for {encoders} encoders. Give one number, or one per encoder"
+        )
+    return patches
+
+
+def _join(shape: TokenShape, m: int, index: int, dim: int) -> TokenShape:
+    """The run of one encoder after ``m`` neighbours became one token."""
+    width = shape.grid.cols if shape.grid else shape.tokens
+    if width % m:
+        fits = [number for number in range(1, width + 1) if width % number == 0]
+        what = "columns" if shape.grid else "tokens"
+        raise ValueError(
+            f"patches_per_token is {m} for encoder #{index}, whose {width} {what} it does not divide. "
+            f"Use one of {', '.join(map(str, fits))}"
+        )
+    grid = Grid(rows=shape.grid.rows, cols=width // m) if shape.grid else None
+    return TokenShape(tokens=shape.tokens // m, dim=dim, grid=grid)

@@ -1,0 +1,183 @@
+"""Find plugins, keep the broken ones from stopping the others, and collect what they register."""
+
+import inspect
+import os
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from polyvex.errors import PluginError
+from polyvex.hooks import specs
+from polyvex.hooks.registry import Plugin, Registry
+
+if TYPE_CHECKING:
+    from polyvex.data.base import Dataset
+    from polyvex.encoders.base import VisionEncoder
+    from polyvex.evaluation.base import Metric
+    from polyvex.fusion.base import Fusion
+    from polyvex.lm.base import LanguageModel
+    from polyvex.moe.routers import Router
+    from polyvex.positions.base import PositionScheme
+
+DISABLE = "POLYVEX_DISABLE_PLUGINS"
+"""Environment variable: names of plugins to leave out, separated by commas."""
+
+BUILT_IN = ("polyvex.fusion", "polyvex.positions", "polyvex.moe", "polyvex.lm", "polyvex.data", "polyvex.evaluation")
+"""Packages of the core that register their components through the same hooks as everybody else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginStatus:
+    """What became of one plugin: ``loaded``, ``disabled`` or ``broken``, and why."""
+
+    plugin: Plugin
+    state: str
+    hooks: list[str] = field(default_factory=list)
+    reason: str = ""
+    details: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registries:
+    """Everything that recipes may name, and how each plugin fared."""
+
+    encoders: "Registry[VisionEncoder]"
+    fusions: "Registry[Fusion]"
+    position_schemes: "Registry[PositionScheme]"
+    routers: "Registry[Router]"
+    language_models: "Registry[LanguageModel]"
+    datasets: "Registry[Dataset]"
+    metrics: "Registry[Metric]"
+    plugins: list[PluginStatus]
+
+    def broken(self) -> list[PluginStatus]:
+        """Plugins that are installed but could not be loaded."""
+        return [status for status in self.plugins if status.state == "broken"]
+
+
+KINDS = {
+    "encoders": "encoder",
+    "fusions": "fusion",
+    "position_schemes": "position scheme",
+    "routers": "router",
+    "language_models": "language model",
+    "datasets": "data set",
+    "metrics": "metric",
+}
+"""Registry field to the word for one of its entries; the hook is ``register_<field>``."""
+
+
+def load_registries(*, third_party: bool = True, extra: Mapping[str, Any] | None = None) -> Registries:
+    """Load the built-in components and the installed plugins.
+
+    Args:
+        third_party: also load installed plugins (entry points of the group ``polyvex``).
+        extra: further plugins by name, as modules or objects with hook implementations. For tests and notebooks.
+
+    Raises:
+        PluginError: if two plugins register one name. A plugin that fails to import does not raise: it is listed
+            in ``Registries.plugins`` with its reason.
+    """
+    manager = pluggy.PluginManager(specs.GROUP)
+    manager.add_hookspecs(specs)
+    registries = _empty()
+    for package in BUILT_IN:
+        plugin = Plugin(name=package, distribution="polyvex", version=version("polyvex"))
+        _register(manager, import_module(package), plugin, registries, strict=True)
+    for name, namespace in (extra or {}).items():
+        plugin = Plugin(name=name, distribution="(passed by hand)", version="")
+        _register(manager, namespace, plugin, registries, strict=True)
+    if third_party:
+        _load_installed(manager, registries)
+    return registries
+
+
+def _empty() -> Registries:
+    return Registries(**{name: Registry(kind) for name, kind in KINDS.items()}, plugins=[])  # type: ignore[arg-type]
+
+
+def _load_installed(manager: pluggy.PluginManager, registries: Registries) -> None:
+    disabled = {name.strip() for name in os.environ.get(DISABLE, "").split(",") if name.strip()}
+    found = sorted(entry_points(group=specs.GROUP), key=lambda point: point.name)
+    for point in found:
+        plugin = _plugin_of(point)
+        if point.name in disabled:
+            registries.plugins.append(PluginStatus(plugin=plugin, state="disabled", reason=f"named in {DISABLE}"))
+            continue
+        try:
+            namespace = point.load()
+        except Exception as error:  # a plugin may raise anything while it is imported; the others must go on
+            status = PluginStatus(
+                plugin=plugin,
+                state="broken",
+                reason=f"import failed: {_one_line(error)}",
+                details=traceback.format_exc(),
+            )
+            registries.plugins.append(status)
+            continue
+        _register(manager, namespace, plugin, registries, strict=False)
+
+
+def _plugin_of(point: EntryPoint) -> Plugin:
+    distribution = point.dist
+    name = distribution.metadata["Name"] if distribution else "unknown"
+    return Plugin(name=point.name, distribution=name, version=distribution.version if distribution else "")
+
+
+def _register(
+    manager: pluggy.PluginManager, namespace: Any, plugin: Plugin, registries: Registries, *, strict: bool
+) -> None:
+    """Register one plugin and collect what it offers. ``strict`` re-raises what would mark a plugin as broken."""
+    try:
+        manager.register(namespace, name=plugin.name)
+        _check_hook_names(manager, namespace, plugin)
+        offers = _offers(manager, namespace)
+    except Exception as error:  # the same reason as at import: one bad plugin must not stop the others
+        if strict:
+            raise
+        manager.unregister(namespace)
+        status = PluginStatus(plugin=plugin, state="broken", reason=_one_line(error), details=traceback.format_exc())
+        registries.plugins.append(status)
+        return
+    for kind, components in offers.items():
+        for name, component in components.items():
+            getattr(registries, kind).add(name, component, plugin)
+    hooks = sorted(caller.name for caller in manager.get_hookcallers(namespace) or [])
+    registries.plugins.append(PluginStatus(plugin=plugin, state="loaded", hooks=hooks))
+
+
+def _check_hook_names(manager: pluggy.PluginManager, namespace: Any, plugin: Plugin) -> None:
+    """A misspelt hook would be silently deaf, so it is an error with the nearest names."""
+    known = [name for name, _ in inspect.getmembers(specs, inspect.isfunction) if name.startswith("register_")]
+    for caller in manager.get_hookcallers(namespace) or []:
+        if caller.name not in known:
+            raise PluginError(f"plugin {plugin} implements an unknown hook '{caller.name}'. Known: {', '.join(known)}")
+
+
+def _offers(manager: pluggy.PluginManager, namespace: Any) -> dict[str, dict[str, type]]:
+    others = [plugin for plugin in manager.get_plugins() if plugin is not namespace]
+    offers: dict[str, dict[str, type]] = {}
+    for kind in KINDS:
+        results: Sequence[Mapping[str, type]] = manager.subset_hook_caller(f"register_{kind}", others)()
+        for result in results:
+            offers[kind] = _checked(kind, result)
+    return offers
+
+
+def _checked(kind: str, result: object) -> dict[str, type]:
+    """The mapping from name to class that a hook has to return."""
+    if not isinstance(result, Mapping):
+        raise PluginError(f"register_{kind} returned {type(result).__name__}, expected a mapping from name to class")
+    for name, component in result.items():
+        if not isinstance(component, type):
+            raise PluginError(f"register_{kind}: '{name}' is {component!r}, expected a class")
+    return dict(result)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

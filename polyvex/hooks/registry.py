@@ -1,0 +1,89 @@
+"""Names that recipes may use, and the component and plugin behind each."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from polyvex.errors import PluginError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """An installed plugin: its name, the distribution that brought it, and that distribution's version."""
+
+    name: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution} {self.version})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Generic[T]):
+    """One name of a registry."""
+
+    name: str
+    component: type[T]
+    plugin: Plugin
+
+
+@dataclass
+class Registry(Generic[T]):
+    """Exact names of one kind of component, each with the plugin that registered it.
+
+    ``kind`` is the word for error messages: ``encoder``, ``fusion``, …
+    """
+
+    kind: str
+    entries: dict[str, Entry[T]] = field(default_factory=dict)
+
+    def add(self, name: str, component: type[T], plugin: Plugin) -> None:
+        """Register ``component`` as ``name``.
+
+        Raises:
+            PluginError: if another plugin has that name already. Both are named.
+        """
+        if taken := self.entries.get(name):
+            raise PluginError(
+                f"two plugins register the {self.kind} '{name}': {taken.plugin} and {plugin}. "
+                f"Uninstall one, or block it: POLYVEX_DISABLE_PLUGINS={plugin.name}"
+            )
+        self.entries[name] = Entry(name=name, component=component, plugin=plugin)
+
+    def __getitem__(self, name: str) -> type[T]:
+        return self.entry(name).component
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        return iter(sorted(self.entries.values(), key=lambda entry: entry.name))
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self.entries)
+
+    def entry(self, name: str) -> Entry[T]:
+        """Return the entry of ``name``.
+
+        Raises:
+            PluginError: if no plugin registers it; the nearest names are shown.
+        """
+        if name not in self.entries:
+            raise PluginError(unknown(self.kind, name, self.names()))
+        return self.entries[name]
+
+
+def unknown(kind: str, name: str, known: list[str]) -> str:
+    """Say that ``name`` is not known, with the nearest names first."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(item) for item in near)}?" if near else ""
+    listing = ", ".join(known) if known else "none; is a plugin missing? See: polyvex plugins doctor"
+    return f"unknown {kind} '{name}'.{hint} Known: {listing}"

@@ -1,0 +1,45 @@
+"""What a language-model component is: where a Hugging Face causal language model and its tokenizer come from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+from polyvex.options import Options
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+class LMOptions(Options):
+    """Options that every language model may extend. It has none of its own."""
+
+
+class LanguageModel(ABC):
+    """Base of all language-model components. The model itself is always one of transformers' own classes.
+
+    ``Options`` is the class of its options, ``summary`` one line for listings, ``pretrained`` whether
+    :meth:`load` brings trained weights (if not, training says loudly that the model starts from random ones).
+    """
+
+    Options: ClassVar[type[LMOptions]] = LMOptions
+    summary: ClassVar[str]
+    pretrained: ClassVar[bool]
+
+    def __init__(self, options: LMOptions):
+        self.options = options
+
+    @abstractmethod
+    def config(self) -> "PreTrainedConfig":
+        """The model's configuration, without reading weights.
+
+        Raises:
+            RecipeError: if it is not on this machine and cannot be fetched.
+        """
+
+    @abstractmethod
+    def tokenizer(self, texts: Iterable[str]) -> "PreTrainedTokenizerBase":
+        """The tokenizer: loaded, or trained on ``texts``. It has an end-of-sequence and a padding token."""
+
+    @abstractmethod
+    def load(self, config: "PreTrainedConfig") -> "PreTrainedModel":
+        """The causal language model with its weights, in float32."""

@@ -1,0 +1,80 @@
+"""Any pretrained causal language model that transformers can load, from a local directory or the hub."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from polyvex.errors import RecipeError
+from polyvex.lm.base import LanguageModel, LMOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+class PretrainedOptions(LMOptions):
+    """Options of the ``pretrained`` language model."""
+
+    checkpoint: str = Field(description="Directory of a model saved by transformers, or its name on the hub.")
+    revision: str = Field(default="main", description="Revision on the hub; a commit hash makes a run repeatable.")
+
+
+class Pretrained(LanguageModel):
+    """``AutoModelForCausalLM.from_pretrained``: dense or mixture-of-experts, Llama, Qwen, Mixtral and so on."""
+
+    Options = PretrainedOptions
+    summary = "any causal language model of transformers, from a directory or the hub"
+    pretrained = True
+    options: PretrainedOptions
+
+    def config(self) -> "PreTrainedConfig":
+        """The checkpoint's configuration."""
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(self.options.checkpoint, revision=self.options.revision)
+        except (OSError, ValueError) as error:
+            raise self._missing(error) from None
+
+    def tokenizer(self, texts: Iterable[str]) -> "PreTrainedTokenizerBase":
+        """The checkpoint's tokenizer; ``texts`` are not needed. A missing padding token becomes end-of-sequence."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.options.checkpoint, revision=self.options.revision)
+        except (OSError, ValueError) as error:
+            raise self._missing(error) from None
+        if tokenizer.eos_token is None:
+            raise RecipeError([f"[lm]: the tokenizer of {self.options.checkpoint} has no end-of-sequence token"])
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+    def load(self, config: "PreTrainedConfig") -> "PreTrainedModel":
+        """The checkpoint's weights, in float32. Keys that are missing from it are an error, never random weights."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                self.options.checkpoint,
+                revision=self.options.revision,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError) as error:
+            raise self._missing(error) from None
+        if report["missing_keys"]:
+            missing = ", ".join(sorted(report["missing_keys"])[:5])
+            raise RecipeError([f"[lm]: {self.options.checkpoint} lacks weights: {missing}. It would start at random"])
+        return model
+
+    def _missing(self, error: Exception) -> RecipeError:
+        first = " ".join(str(error).split())[:200]
+        return RecipeError(
+            [
+                f"[lm]: cannot load '{self.options.checkpoint}': {first}. Expected a directory written by "
+                f"save_pretrained, or a name on the hub while it can be reached"
+            ]
+        )

@@ -1,0 +1,36 @@
+"""Configuration of a polyvex model: the tables of its components and its language model's own configuration."""
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+class PolyvexConfig(PreTrainedConfig):
+    """What ``config.json`` of a run holds.
+
+    ``encoders``, ``fusion``, ``positions`` and ``moe`` are tables as in a recipe, with every default written out;
+    ``moe`` is None while the language model is dense. ``plugins`` gives, for each encoder, the distribution that
+    brought it. ``loss`` weighs the auxiliary losses. ``encoders_included`` is false in checkpoints inside a run:
+    frozen encoders are trained from the cache, and stored once, with the finished model.
+    """
+
+    model_type = "polyvex"
+    sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")}  # noqa: RUF012
+
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    encoders: list[dict[str, Any]] | None = None
+    fusion: dict[str, Any] | None = None
+    positions: dict[str, Any] | None = None
+    moe: dict[str, Any] | None = None
+    loss: dict[str, float] | None = None
+    plugins: dict[str, str] | None = None
+    image_token_id: int = -1
+    encoders_included: bool = True
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        text = self.text_config
+        if isinstance(text, PreTrainedConfig):
+            self.tie_word_embeddings = bool(text.tie_word_embeddings)

@@ -1,0 +1,272 @@
+"""The model: encoders, fusion, positions and a language model, in one class that transformers can save and load.
+
+Its forward is the way of the data: encode, fuse, splice, assign positions, run the language model.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Real
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.loss.loss_utils import ForCausalLMLoss
+
+from polyvex.encoders.weights import WeightsReport
+from polyvex.errors import ContractError, WeightsError
+from polyvex.hooks.manager import Registries, load_registries
+from polyvex.model.components import read_components
+from polyvex.model.config import PolyvexConfig
+from polyvex.model.output import PolyvexOutput
+from polyvex.moe.losses import auxiliary_losses
+from polyvex.moe.record import record_routing
+from polyvex.moe.upcycle import install_experts
+from polyvex.sequence import image_counts, inputs_of, lay_out
+from polyvex.tokens import VisualLayout, VisualTokens
+
+PerEncoder = Mapping[str, Tensor]
+
+
+class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """Answers questions about images that several encoders look at.
+
+    Args:
+        lm: a language model that is loaded already; without it a fresh one is made from ``config.text_config``.
+        registries: what the tables of ``config`` may name; the installed plugins if not given.
+    """
+
+    config_class = PolyvexConfig
+    config: PolyvexConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = False  # it takes shared positions for packed sequences and cuts attention without a word
+    _supports_flex_attn = False
+
+    def __init__(
+        self, config: PolyvexConfig, *, lm: PreTrainedModel | None = None, registries: Registries | None = None
+    ):
+        super().__init__(config)
+        self.lm: Any = lm if lm is not None else AutoModelForCausalLM.from_config(config.text_config)
+        # The components are small next to the language model and may keep buffers or plain tensors that a meta
+        # device would lose, so they are made for real even where transformers asks for empty ones.
+        with torch.device("cpu"):
+            components = read_components(config, registries or load_registries(), dim=self.lm.config.hidden_size)
+            self.encoders = nn.ModuleDict(components.encoders)
+            self.fusion = components.fusion
+            self.positions = components.positions
+        self.encoder_names = components.names
+        self._input_shapes = components.shapes
+        if config.moe and components.moe:
+            install_experts(self.lm, components.moe, components.router, copy=False)
+        self.encoders.requires_grad_(False).eval()
+        self.post_init()
+
+    @property
+    def layout(self) -> VisualLayout:
+        """Where the visual tokens of one image come from."""
+        return self.fusion.layout
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch seq"],
+        attention_mask: Tensor | None = None,
+        position_ids: Real[Tensor, "batch seq"] | None = None,
+        past_key_values: Cache | None = None,
+        pixel_values: PerEncoder | None = None,
+        encoder_tokens: PerEncoder | None = None,
+        labels: Int[Tensor, "batch seq"] | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> PolyvexOutput:
+        """Run the whole path.
+
+        Args:
+            input_ids: text, with one placeholder (``config.image_token_id``) per visual token.
+            attention_mask: [batch seq] with 1 on real tokens, of past and new ones; all real if not given.
+            position_ids: left out, they come from the recipe's position scheme; with a cache they must be given.
+            pixel_values: for each encoder by name, pixels [images 3 height width] of all images of the batch.
+            encoder_tokens: instead of pixels, each encoder's tokens [images tokens dim], as the cache keeps them.
+            labels: [batch seq], -100 where nothing is to be learned.
+
+        Raises:
+            ContractError: if placeholders and visual tokens differ in number, or positions are missing.
+        """
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        mask = (
+            attention_mask
+            if attention_mask is not None
+            else input_ids.new_ones(len(input_ids), past + input_ids.shape[1])
+        )
+        valid = mask[:, past:].bool() if mask.ndim == 2 else torch.ones_like(input_ids, dtype=torch.bool)
+        placeholders = input_ids == self.config.image_token_id
+        text = self.lm.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
+        inputs = inputs_of(text, placeholders, valid, self.see(pixel_values, encoder_tokens), self.layout)
+        if position_ids is None:
+            if past:
+                raise ContractError(f"position_ids are needed with a cache of {past} tokens; generate() passes them")
+            position_ids = self.positions.assign(inputs.layout).ids
+        with record_routing(self.lm) as routings:
+            # The mask is always passed on: without one, transformers reads repeated positions as packed sequences.
+            outputs = self.lm(
+                inputs_embeds=inputs.embeds,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
+                **kwargs,
+            )
+        result = PolyvexOutput(
+            logits=outputs.logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        if labels is not None:
+            aux = auxiliary_losses(routings, valid)
+            self._add_losses(result, labels, aux, num_items_in_batch)
+        return result
+
+    def _add_losses(
+        self, result: PolyvexOutput, labels: Tensor, aux: dict[str, Tensor], num_items: Tensor | int | None
+    ) -> None:
+        """Answer loss over labelled tokens, and the weighted total.
+
+        With ``num_items`` (labelled tokens of all accumulated passes) each pass adds its share, so that the sum
+        over passes is what one large pass would give; auxiliary losses are shared out in the same proportion.
+        """
+        vocabulary = self.lm.config.vocab_size
+        answer = ForCausalLMLoss(result.logits, labels, vocab_size=vocabulary, num_items_in_batch=num_items)
+        share = 1.0 if num_items is None else (labels[:, 1:] != -100).sum() / num_items
+        weights = self.config.loss or {}
+        result.answer_loss, result.aux = answer, aux
+        result.loss = answer + sum((weights.get(name, 0.0) * share * value for name, value in aux.items()), 0.0)
+
+    def see(self, pixel_values: PerEncoder | None, encoder_tokens: PerEncoder | None) -> VisualTokens | None:
+        """Encode, fuse, and add what the position scheme keeps in embeddings. None without images."""
+        if encoder_tokens is not None:
+            parts = self._given(encoder_tokens)
+        elif pixel_values is not None:
+            parts = self.encode(pixel_values)
+        else:
+            return None
+        fused = self.fusion(parts)
+        return VisualTokens(values=self.positions.embed(fused.values), layout=fused.layout)
+
+    @torch.no_grad()
+    def encode(self, pixel_values: PerEncoder) -> list[VisualTokens]:
+        """Run every encoder on its own pixels, in recipe order. Encoders are frozen: no gradient is kept."""
+        if not self.encoders:
+            raise ContractError("this checkpoint has no encoders (it is one inside a run). Pass encoder_tokens instead")
+        self._check_names("pixel_values", pixel_values)
+        return [self.encoders[name](pixel_values[name]) for name in self.encoder_names]
+
+    def _given(self, encoder_tokens: PerEncoder) -> list[VisualTokens]:
+        self._check_names("encoder_tokens", encoder_tokens)
+        parts = []
+        for name, shape in zip(self.encoder_names, self._input_shapes, strict=True):
+            values: Float[Tensor, "images tokens dim"] = encoder_tokens[name]
+            if values.shape[1:] != (shape.tokens, shape.dim):
+                raise ContractError(
+                    f"encoder_tokens of '{name}' are {tuple(values.shape[1:])} per image, expected "
+                    f"{(shape.tokens, shape.dim)} (tokens, width). Were they cached with other options?"
+                )
+            parts.append(VisualTokens.on_grid(values, shape.grid))
+        return parts
+
+    def _check_names(self, what: str, given: PerEncoder) -> None:
+        if set(given) != set(self.encoder_names):
+            raise ContractError(f"{what} has {sorted(given)}, expected the encoders {sorted(self.encoder_names)}")
+
+    def attach_encoders(self, registries: Registries) -> dict[str, WeightsReport]:
+        """Build the encoders that a checkpoint inside a run left out, and load their pretrained weights.
+
+        Returns:
+            The account of each encoder's weights, by name.
+        """
+        config = PolyvexConfig.from_dict({**self.config.to_dict(), "encoders_included": True})
+        components = read_components(config, registries, dim=self.lm.config.hidden_size)
+        reports = {name: encoder.load_pretrained() for name, encoder in components.encoders.items()}
+        self.encoders = nn.ModuleDict(components.encoders).requires_grad_(False).eval().to(self.device)
+        self.config.encoders_included = True
+        return reports
+
+    def train(self, mode: bool = True) -> "PolyvexForConditionalGeneration":
+        """Set training mode; frozen encoders always stay in evaluation mode."""
+        super().train(mode)
+        self.encoders.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's token embeddings."""
+        return self.lm.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language model's head."""
+        return self.lm.get_output_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's token embeddings."""
+        self.lm.set_input_embeddings(value)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: components make their own weights when they are built, and loading refuses missing keys."""
+
+    # --- generation ---------------------------------------------------------------------------------------------
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
+        """Positions of the whole prompt by the scheme; generate() then goes on from the last one."""
+        mask = model_kwargs.get("attention_mask")
+        valid = mask.bool() if mask is not None else torch.ones_like(inputs_tensor, dtype=torch.bool)
+        layout = lay_out(inputs_tensor == self.config.image_token_id, valid, self.layout)
+        return self.positions.assign(layout).ids
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """As transformers does it, and images are passed on only while the prompt is read."""
+        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
+            inputs.pop("encoder_tokens", None)
+            inputs.pop("pixel_values", None)
+        return inputs
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Repeat each row for beams or several answers, and the images of a row with it."""
+        if expand_size > 1 and input_ids is not None:
+            counts = image_counts(input_ids, self.config.image_token_id, self.layout)
+            for key in ("pixel_values", "encoder_tokens"):
+                if kwargs.get(key) is not None:
+                    kwargs[key] = {name: _repeat(values, counts, expand_size) for name, values in kwargs[key].items()}
+        return super()._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
+        )
+
+    # --- loading ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as transformers does, but never with random weights.
+
+        Raises:
+            WeightsError: if the checkpoint lacks a key, has one too many, or one of another shape.
+        """
+        wants_report = kwargs.pop("output_loading_info", False)
+        model, report = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )
+        found = {word: sorted(map(str, report[f"{word}_keys"])) for word in ("missing", "unexpected", "mismatched")}
+        if bad := [f"{word}: {', '.join(keys[:5])}" for word, keys in found.items() if keys]:
+            raise WeightsError(f"{pretrained_model_name_or_path} does not hold this model's weights; {'; '.join(bad)}")
+        return (model, report) if wants_report else model
+
+
+def _repeat(values: Tensor, counts: list[int], times: int) -> Tensor:
+    rows = values.split(counts)
+    return torch.cat([row for row in rows for _ in range(times)])

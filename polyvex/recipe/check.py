@@ -1,0 +1,112 @@
+"""What a recipe's tables say together: everything that can be known before anything is built."""
+
+from polyvex.hooks.manager import Registries
+from polyvex.hooks.registry import unknown
+from polyvex.moe.upcycle import chosen_layers
+from polyvex.recipe.model import encoder_names
+from polyvex.recipe.schema import PARTS, Recipe, Stage
+from polyvex.tokens import TokenShape
+
+
+def find_problems(recipe: Recipe, registries: Registries) -> list[str]:
+    """Sentences about what cannot work, each with the numbers and a way out. Empty if all is well."""
+    shapes, problems = _encoders(recipe, registries)
+    if not problems:
+        problems += _fusion(recipe, registries, shapes)
+    problems += _names(recipe)
+    problems += _experts(recipe, registries)
+    for index, stage in enumerate(recipe.stages):
+        problems += _stage(recipe, index, stage)
+    if recipe.evaluation.metric not in registries.metrics:
+        problems.append(f"[evaluation]: {unknown('metric', recipe.evaluation.metric, registries.metrics.names())}")
+    return problems
+
+
+def encoder_shapes(recipe: Recipe, registries: Registries) -> list[TokenShape]:
+    """What each encoder emits, in order.
+
+    Raises:
+        ValueError: if an encoder's options cannot go together.
+    """
+    return [registries.encoders[table.use].describe(table).shape for table in recipe.encoders]
+
+
+def fused_shapes(recipe: Recipe, registries: Registries, dim: int) -> list[TokenShape]:
+    """The runs of visual tokens that reach the language model, in order."""
+    inputs = encoder_shapes(recipe, registries)
+    return registries.fusions[recipe.fusion.use].describe(recipe.fusion, inputs=inputs, dim=dim)
+
+
+def _encoders(recipe: Recipe, registries: Registries) -> tuple[list[TokenShape], list[str]]:
+    shapes, problems = [], []
+    for index, table in enumerate(recipe.encoders):
+        try:
+            shapes.append(registries.encoders[table.use].describe(table).shape)
+        except ValueError as error:
+            problems.append(f"[[encoders]] #{index + 1} ({table.use}): {error}")
+    return shapes, problems
+
+
+def _fusion(recipe: Recipe, registries: Registries, shapes: list[TokenShape]) -> list[str]:
+    try:
+        # The width does not matter for whether it fits, and the language model is not asked yet.
+        registries.fusions[recipe.fusion.use].describe(recipe.fusion, inputs=shapes, dim=1)
+    except ValueError as error:
+        return [f"[fusion]: {error}"]
+    return []
+
+
+def _names(recipe: Recipe) -> list[str]:
+    problems = []
+    for what, names in (
+        ("[[encoders]]", encoder_names(recipe)),
+        ("[[stages]]", [stage.name for stage in recipe.stages]),
+    ):
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            problems.append(f"{what}: the name '{name}' is used {names.count(name)} times; names must differ")
+    return problems
+
+
+def _experts(recipe: Recipe, registries: Registries) -> list[str]:
+    upcycling = [stage.name for stage in recipe.stages if stage.upcycle]
+    if recipe.moe is None:
+        return [f"[[stages]] {name}: upcycle is true, but there is no [moe] table" for name in upcycling]
+    problems = []
+    if len(upcycling) != 1:
+        had = ", ".join(upcycling) or "none has"
+        problems.append(f"[moe]: exactly one stage must have upcycle = true, got {len(upcycling)} ({had})")
+    router = recipe.moe.router
+    try:
+        registries.routers[router.use].check(router, num_experts=recipe.moe.num_experts)
+    except ValueError as error:
+        problems.append(f"[moe.router]: {error}")
+    layers = getattr(recipe.lm, "layers", None)
+    if isinstance(layers, int):
+        try:
+            chosen_layers(recipe.moe.layers, layers)
+        except ValueError as error:
+            problems.append(f"[moe]: {error}")
+    return problems
+
+
+def _stage(recipe: Recipe, index: int, stage: Stage) -> list[str]:
+    where = f"[[stages]] {stage.name}"
+    problems = [
+        f"{where}: {unknown('part in trains', part, list(PARTS))}, or a pattern with *"
+        for part in stage.trains
+        if part not in PARTS and "*" not in part
+    ]
+    if stage.batch_size % stage.accumulate:
+        problems.append(f"{where}: batch_size {stage.batch_size} is not a multiple of accumulate {stage.accumulate}")
+    if stage.warmup > stage.steps:
+        problems.append(f"{where}: warmup {stage.warmup} is longer than the stage's {stage.steps} steps")
+    if isinstance(stage.lr, dict) and set(stage.lr) != set(stage.trains):
+        problems.append(
+            f"{where}: lr has rates for {sorted(stage.lr)}, expected one for each of {sorted(stage.trains)}"
+        )
+    upcycled = recipe.moe is not None and any(earlier.upcycle for earlier in recipe.stages[: index + 1])
+    if "lm.moe" in stage.trains and not upcycled:
+        problems.append(f"{where}: trains lm.moe, but no expert exists yet; set upcycle = true here or before")
+    if not stage.images and "connector" in stage.trains:
+        problems.append(f"{where}: trains the connector with images = false, so nothing would reach it")
+    return problems

@@ -1,0 +1,93 @@
+"""Derive from the installed plugins the class that checks a whole recipe, and its JSON schema."""
+
+from collections import Counter
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import Field, create_model
+
+from polyvex.hooks.manager import Registries
+from polyvex.hooks.registry import Registry
+from polyvex.options import Options
+from polyvex.recipe.schema import MoETable, Recipe
+
+NAME = r"^[a-z0-9][a-z0-9_-]*$"
+
+
+class EncoderKeys(Options):
+    """Keys that every ``[[encoders]]`` table has beside those of its encoder."""
+
+    name: str = Field(
+        default="", pattern=r"^([a-z0-9][a-z0-9_-]*)?$", description="Name in this recipe; the encoder's own if empty."
+    )
+
+
+class DataKeys(Options):
+    """Keys that ``[data]`` has beside those of its data set."""
+
+    train_split: str = Field(default="train", description="Split to train on.")
+    test_split: str = Field(default="test", description="Split to evaluate on.")
+    on_unreadable: Literal["skip", "stop"] = Field(
+        default="skip", description="What to do with samples whose image cannot be read: leave out and count, or stop."
+    )
+    max_unreadable: float = Field(
+        default=0.01, ge=0, le=1, description="Share of unreadable images that stops the run."
+    )
+
+
+def table_model(registry: Registry[Any], keys: type[Options] | None = None) -> Any:
+    """The type of a table of one kind: a union over all registered names, told apart by ``use``."""
+    models = []
+    for entry in registry:
+        bases = (entry.component.Options, keys) if keys else (entry.component.Options,)
+        models.append(
+            create_model(
+                f"{registry.kind} {entry.name}".title().replace(" ", ""),
+                __base__=bases,
+                __doc__=entry.component.summary,
+                use=(Literal[entry.name], Field(description=f"Which {registry.kind}.")),
+            )
+        )
+    if not models:
+        return Annotated[Any, Field(description=f"No {registry.kind} is installed.")]
+    if len(models) == 1:
+        return models[0]
+    return Annotated[Union[tuple(models)], Field(discriminator="use")]  # noqa: UP007 - built at run time
+
+
+def recipe_model(registries: Registries) -> type[Recipe]:
+    """The class that reads a recipe strictly, with the tables of all installed components."""
+    moe = create_model(
+        "MoE", __base__=MoETable, __doc__=MoETable.__doc__, router=(table_model(registries.routers), ...)
+    )
+    return create_model(
+        "Recipe",
+        __base__=Recipe,
+        __doc__=Recipe.__doc__,
+        encoders=(list[table_model(registries.encoders, EncoderKeys)], _like("encoders", min_length=1)),
+        fusion=(table_model(registries.fusions), _like("fusion")),
+        positions=(table_model(registries.position_schemes), _like("positions")),
+        lm=(table_model(registries.language_models), _like("lm")),
+        moe=(moe | None, Field(default=None, description=Recipe.model_fields["moe"].description)),
+        data=(table_model(registries.datasets, DataKeys), _like("data")),
+    )
+
+
+def _like(name: str, **more: Any) -> Any:
+    return Field(description=Recipe.model_fields[name].description, **more)
+
+
+def json_schema(registries: Registries) -> dict[str, Any]:
+    """JSON schema of recipes for editors; covers the plugins that are installed now."""
+    schema = recipe_model(registries).model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "polyvex recipe", **schema}
+
+
+def encoder_names(recipe: Recipe) -> list[str]:
+    """Names of the encoders in order: given ones, else the ``use``; repeats get -2, -3, … by their order."""
+    names = []
+    seen: Counter[str] = Counter()
+    for table in recipe.encoders:
+        name = table.name or table.use
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return names

@@ -1,0 +1,180 @@
+"""Turn the checker's findings into sentences for people: where, what was got, what was expected, nearest names."""
+
+import difflib
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from polyvex.hooks.registry import unknown
+
+KIND_OF = {
+    "encoders": "encoder",
+    "fusion": "fusion",
+    "positions": "position scheme",
+    "lm": "language model",
+    "data": "data set",
+    "router": "router",
+}
+TYPES = {
+    "int_type": "int",
+    "int_from_float": "int",
+    "float_type": "float",
+    "string_type": "string",
+    "bool_type": "true or false",
+    "list_type": "list",
+    "dict_type": "table",
+    "model_type": "table",
+    "model_attributes_type": "table",
+}
+
+
+def explain(error: ValidationError, model: type[BaseModel], raw: dict[str, Any]) -> list[str]:
+    """One sentence for each problem, in the order of the recipe; several readings of one value are joined."""
+    sentences: list[str] = []
+    groups = _by_place(error.errors(), raw)
+    misnamed = {place[:-1] for place, group in groups.items() if place[-1:] == ("use",) and _is_literal(group[0])}
+    for place, group in groups.items():
+        if place[:-1] in misnamed and place[-1] != "use":
+            continue  # checked against another component's options, so it says nothing
+        sentence = _sentence(place, group, model, raw)
+        if sentence not in sentences:
+            sentences.append(sentence)
+    return sentences
+
+
+def _is_literal(detail: ErrorDetails) -> bool:
+    return detail["type"] == "literal_error"
+
+
+def _by_place(details: list[ErrorDetails], raw: dict[str, Any]) -> dict[tuple[str | int, ...], list[ErrorDetails]]:
+    groups: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
+    for detail in details:
+        missing_key = detail["type"] in ("missing", "union_tag_not_found")
+        place = _place(detail["loc"], raw, keep_last=missing_key and detail["type"] == "missing")
+        groups.setdefault(place, []).append(detail)
+    return groups
+
+
+def _place(loc: tuple[str | int, ...], raw: Any, *, keep_last: bool) -> tuple[str | int, ...]:
+    """The part of a location that is also in the file: the checker adds the names of union members."""
+    place: list[str | int] = []
+    here = raw
+    for index, step in enumerate(loc):
+        if (isinstance(here, dict) and step in here) or (
+            isinstance(here, list) and isinstance(step, int) and step < len(here)
+        ):
+            here = here[step]
+        elif not (keep_last and index == len(loc) - 1):
+            continue
+        place.append(step)
+    return tuple(place)
+
+
+def _sentence(place: tuple[str | int, ...], group: list[ErrorDetails], model: type[BaseModel], raw: Any) -> str:
+    detail = group[0]
+    table, key = place[:-1], str(place[-1]) if place else ""
+    kind = detail["type"]
+    if kind == "missing":
+        return f"{_table(table)}: missing key '{key}'{_described(model, table, key, raw)}"
+    if kind == "union_tag_not_found":
+        return f"{_table(place)}: missing key 'use', which names the {_kind(place)}. Known: {_tags(detail)}"
+    if kind == "union_tag_invalid" or (kind == "literal_error" and key == "use"):
+        where = place[:-1] if kind == "literal_error" else place
+        tags = [tag.strip(" '") for tag in _tags(detail).replace(" or ", ",").split(",")]
+        return f"{_table(where)}: {unknown(_kind(where), _got_use(detail), [tag for tag in tags if tag])}"
+    if kind == "extra_forbidden":
+        known = _keys(model, table, raw)
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f", did you mean '{near[0]}'?" if near else "."
+        return f"{_table(table)}: unknown key '{key}'{hint} Known: {', '.join(known)}"
+    wants = " or ".join(dict.fromkeys(_wants(one) for one in group))
+    return f"{_table(table)}: {key} is {detail['input']!r}, expected {wants}"
+
+
+def _wants(detail: ErrorDetails) -> str:
+    if detail["type"] in TYPES:
+        return TYPES[detail["type"]]
+    if detail["type"] == "value_error":
+        return str(detail.get("ctx", {}).get("error", detail["msg"]))
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return message[0].lower() + message[1:]
+
+
+def _table(place: tuple[str | int, ...]) -> str:
+    """Write a location as the file's reader sees it: ``[[encoders]] #2``, ``[moe.router]``, ``top level``."""
+    if not place:
+        return "top level"
+    if len(place) > 1 and isinstance(place[1], int):
+        rest = "".join(f".{step}" for step in place[2:])
+        return f"[[{place[0]}]] #{place[1] + 1}{rest}"
+    return f"[{'.'.join(map(str, place))}]"
+
+
+def _kind(place: tuple[str | int, ...]) -> str:
+    words = [step for step in place if isinstance(step, str)]
+    return KIND_OF.get(words[-1], words[-1]) if words else "component"
+
+
+def _tags(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    if "expected_tags" in context:
+        return str(context["expected_tags"])
+    if "expected" in context:
+        return str(context["expected"])
+    return ""
+
+
+def _got_use(detail: ErrorDetails) -> str:
+    got = detail.get("ctx", {}).get("tag", detail["input"])
+    return got.get("use", "?") if isinstance(got, dict) else str(got)
+
+
+def _keys(model: type[BaseModel], place: tuple[str | int, ...], raw: Any) -> list[str]:
+    found = _model_at(model, place, raw)
+    return sorted(found.model_fields) if found else []
+
+
+def _described(model: type[BaseModel], place: tuple[str | int, ...], key: str, raw: Any) -> str:
+    found = _model_at(model, place, raw)
+    field = found.model_fields.get(key) if found else None
+    return f" ({field.description.rstrip('.')})" if field is not None and field.description else ""
+
+
+def _model_at(model: type[BaseModel], place: tuple[str | int, ...], raw: Any) -> type[BaseModel] | None:
+    """The class of the table at a location; unions are told apart by the ``use`` that the file gives."""
+    here, data = model, raw
+    for step in place:
+        data = data[step] if not isinstance(data, dict) or step in data else None
+        if isinstance(step, int):
+            continue
+        field = here.model_fields.get(step)
+        choices = _models_in(field.annotation) if field else []
+        use = _use_of(data)
+        matching = [one for one in choices if use and use in _literal(one)] or choices[:1]
+        if not matching:
+            return None
+        here = matching[0]
+        if isinstance(data, list) and (item := _item_after(place, step)) is not None:
+            use = _use_of(data[item])
+            here = next((one for one in choices if use and use in _literal(one)), here)
+    return here
+
+
+def _item_after(place: tuple[str | int, ...], step: str) -> int | None:
+    index = place.index(step) + 1
+    return place[index] if index < len(place) and isinstance(place[index], int) else None  # type: ignore[return-value]
+
+
+def _use_of(data: Any) -> str | None:
+    return data.get("use") if isinstance(data, dict) else None
+
+
+def _literal(model: type[BaseModel]) -> tuple[Any, ...]:
+    return get_args(model.model_fields["use"].annotation) if "use" in model.model_fields else ()
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

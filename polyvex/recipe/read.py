@@ -1,0 +1,59 @@
+"""Read a recipe: TOML text, changes from the command line, strict checks. Nothing is built or downloaded."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from polyvex.errors import RecipeError
+from polyvex.hooks.manager import Registries, load_registries
+from polyvex.recipe.check import find_problems
+from polyvex.recipe.model import recipe_model
+from polyvex.recipe.overrides import apply_overrides
+from polyvex.recipe.problems import explain
+from polyvex.recipe.schema import Recipe
+
+
+def read_recipe(path: str | Path, *, overrides: Sequence[str] = (), registries: Registries | None = None) -> Recipe:
+    """Read and check a recipe file.
+
+    Args:
+        overrides: changes written ``a.b=c``, checked like the file itself.
+        registries: what recipes may name; the installed plugins if not given.
+
+    Raises:
+        RecipeError: lists every problem of the file and of the overrides at once.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError([f"no file at {path}. Write one with: polyvex compose -o {path}"], source=str(path)) from None
+    except IsADirectoryError:
+        raise RecipeError([f"{path} is a directory, expected a TOML file"], source=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError([f"not valid TOML: {error}"], source=str(path)) from None
+    return parse_recipe(raw, overrides=overrides, registries=registries, source=str(path))
+
+
+def parse_recipe(
+    raw: Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    registries: Registries | None = None,
+    source: str = "recipe",
+) -> Recipe:
+    """Check a recipe that is already plain data; see :func:`read_recipe`."""
+    registries = registries or load_registries()
+    data, problems = apply_overrides(dict(raw), overrides)
+    model = recipe_model(registries)
+    try:
+        recipe = model.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(problems + explain(error, model, data), source=source) from None
+    problems += find_problems(recipe, registries)
+    if problems:
+        raise RecipeError(problems, source=source)
+    return recipe

@@ -1,0 +1,135 @@
+"""The parts of a recipe that do not depend on plugins, and the shape of the whole.
+
+``model.py`` derives from :class:`Recipe` the class that also checks the tables of components.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from polyvex.moe.upcycle import MoEOptions
+from polyvex.options import Options
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+PARTS = ("connector", "lm", "lm.embeddings", "lm.attention", "lm.ffn", "lm.moe", "lm.head")
+"""What a stage may train by name; anything else must be a pattern of parameter names with a ``*``."""
+
+
+class MoETable(MoEOptions):
+    """``[moe]``: the language model's feed-forward layers become experts. Leave it out for a dense model."""
+
+    router: Any = Field(description="The router's table: use = … and its options.")
+
+
+class PromptTable(Options):
+    """``[prompt]``: how a question becomes text."""
+
+    template: str = Field(
+        default="{image}Question: {question}\nAnswer: ",
+        description="Text before the answer; {image} is where the visual tokens go, {question} the question.",
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _has_both(cls, template: str) -> str:
+        for mark in ("{image}", "{question}"):
+            if template.count(mark) != 1:
+                raise ValueError(f"template must contain {mark} once, got {template.count(mark)} times")
+        return template
+
+
+class LossTable(Options):
+    """``[loss]``: weights of the auxiliary losses in the total."""
+
+    load_balance: float = Field(default=0.01, ge=0, description="Weight of the load-balancing loss (MoE-LLaVA: 0.01).")
+    router_z: float = Field(default=0.0, ge=0, description="Weight of the router z-loss (ST-MoE: 0.001).")
+
+
+class Stage(Options):
+    """``[[stages]]``: a stretch of training with its own trainable parts."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="Name; also its folder in the run.")
+    trains: list[str] = Field(
+        min_length=1,
+        description="Parts that train: connector, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, lm.head, or patterns "
+        "of parameter names with *. All else is frozen.",
+    )
+    steps: int = Field(ge=1, description="Optimizer steps.")
+    batch_size: int = Field(default=32, ge=1, description="Samples per optimizer step and process.")
+    accumulate: int = Field(default=1, ge=1, description="Forward passes that one batch is cut into, to save memory.")
+    lr: Rate | dict[str, Rate] = Field(
+        default=1e-3, description="Peak learning rate; or a table with one rate for each entry of trains."
+    )
+    warmup: int = Field(default=0, ge=0, description="Steps over which the learning rate rises from zero.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="How the rate falls after.")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
+    upcycle: bool = Field(default=False, description="Turn FFNs into experts, as [moe] says, before this stage.")
+    images: bool = Field(default=True, description="False trains on the text alone: no image, no placeholder.")
+
+
+class EvaluationTable(Options):
+    """``[evaluation]``: how answers are made and scored."""
+
+    metric: str = Field(default="exact_match", description="Metric that scores each answer; see the registry.")
+    batch_size: int = Field(default=128, ge=1, description="Questions answered at a time.")
+    max_new_tokens: int = Field(default=8, ge=1, description="Longest answer, in tokens.")
+    limit: int = Field(default=0, ge=0, description="Answer only the first N test questions; 0 answers all.")
+    after: Literal["each_stage", "last_stage", "never"] = Field(
+        default="each_stage", description="When training evaluates by itself."
+    )
+
+
+class AblationTable(Options):
+    """``[ablation]``: what ``polyvex ablate`` does when the command line does not say."""
+
+    axes: dict[str, list[Any] | str] = Field(
+        default_factory=dict, description='Axis to values: order = "all", positions = ["sequential", …], or any a.b.c.'
+    )
+    set: dict[str, Any] = Field(
+        default_factory=dict, description="Changes to the recipe for every cell, as --set a.b=c."
+    )
+    seeds: int = Field(default=1, ge=1, description="Seeds per cell.")
+
+
+class CacheTable(Options):
+    """``[cache]``: how the tokens of frozen encoders are kept on disk."""
+
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        default="float32", description="Precision on disk; float32 is exact, the others halve the space."
+    )
+    batch_size: int = Field(default=32, ge=1, description="Images encoded at a time.")
+
+
+class TrainingTable(Options):
+    """``[training]``: what holds for all stages."""
+
+    checkpoint_every: int = Field(
+        default=200, ge=1, description="Steps between checkpoints that a stopped run goes on from."
+    )
+    log_every: int = Field(default=10, ge=1, description="Steps between lines of the metrics file.")
+
+
+class Recipe(Options):
+    """A whole run in one TOML file."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name of the recipe.")
+    seed: int = Field(default=0, ge=0, description="Seed of weights, sampling and order of samples.")
+    encoders: list[Any] = Field(min_length=1, description="Encoders, in the order in which the model sees them.")
+    fusion: Any = Field(description="How the encoders' tokens become one sequence.")
+    positions: Any = Field(description="Which position ids visual tokens get.")
+    lm: Any = Field(description="The language model.")
+    moe: MoETable | None = Field(default=None, description="Experts of the language model; leave out for a dense one.")
+    prompt: PromptTable = PromptTable()
+    data: Any = Field(description="The data set, its splits, and what to do with unreadable images.")
+    loss: LossTable = LossTable()
+    cache: CacheTable = CacheTable()
+    training: TrainingTable = TrainingTable()
+    stages: list[Stage] = Field(min_length=1, description="Stages of training, in order.")
+    evaluation: EvaluationTable = EvaluationTable()
+    ablation: AblationTable = AblationTable()
+
+    def dump(self) -> dict[str, Any]:
+        """Every value as plain data, defaults written out; ``None`` is left out, as TOML has none."""
+        return self.model_dump(exclude_none=True)

@@ -1,0 +1,71 @@
+"""Checks of an encoder's image transform: it must take whatever people's folders hold."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from polyvex.encoders import EncoderFacts, VisionEncoder
+from polyvex.testing.probes import encode, expect
+
+
+def odd_images() -> dict[str, Image.Image]:
+    """Images of the kinds that break naive transforms, by name. All are small and made on the spot."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8))
+    clear = noise.convert("RGBA")
+    clear.putalpha(128)
+    return {
+        "RGB": noise,
+        "grey": noise.convert("L"),
+        "palette": noise.convert("P", palette=Image.Palette.ADAPTIVE),
+        "black and white": noise.convert("1"),
+        "RGBA": clear,
+        "grey with alpha": noise.convert("LA"),
+        "1x1": noise.resize((1, 1)),
+        "300 wide and 2 high": noise.resize((300, 2)),
+        "1 wide and 400 high": noise.resize((1, 400)),
+    }
+
+
+def check_transform(encoder: VisionEncoder, facts: EncoderFacts) -> None:
+    """Any image becomes finite float32 pixels of the promised size, which the encoder takes. The image is kept."""
+    name = type(encoder).__name__
+    wanted = (3, *facts.image_size)
+    for kind, image in odd_images().items():
+        kept = image.tobytes()
+        try:
+            pixels = encoder.transform(image)
+        except Exception as error:
+            raise AssertionError(f"{name}.transform fails on an image of kind '{kind}': {error}") from error
+        expect(
+            tuple(pixels.shape) == wanted,
+            f"{name}.transform gives pixels of shape {tuple(pixels.shape)} for an image of kind '{kind}'; "
+            f"describe promises {wanted}",
+        )
+        expect(
+            pixels.dtype == torch.float32,
+            f"{name}.transform gives {pixels.dtype} for an image of kind '{kind}'; expected torch.float32",
+        )
+        expect(bool(pixels.isfinite().all()), f"{name}.transform gives values that are not finite for '{kind}'")
+        expect(image.tobytes() == kept, f"{name}.transform changes the image that it is given; copy it first")
+    tokens = encode(encoder, encoder.transform(odd_images()["RGB"])[None])
+    expect(bool(tokens.values.isfinite().all()), f"{name} returned values that are not finite for a transformed image")
+
+
+def check_transform_is_upright(encoder: VisionEncoder, facts: EncoderFacts) -> None:
+    """The transform keeps what is at the top, and what is at the left, in its place."""
+    name = type(encoder).__name__
+    rows, cols = np.mgrid[0:64, 0:64]
+    for side, lit in {"top": rows < 32, "left": cols < 32}.items():
+        image = Image.fromarray(np.repeat((lit * 255).astype(np.uint8)[..., None], 3, axis=2))
+        pixels = encoder.transform(image).mean(dim=0)
+        height, width = pixels.shape
+        first, last = (
+            (pixels[: height // 2], pixels[height - height // 2 :])
+            if side == "top"
+            else (pixels[:, : width // 2], pixels[:, width - width // 2 :])
+        )
+        expect(
+            bool(first.mean() > last.mean()),
+            f"{name}.transform does not leave the bright {side} half of an image at the {side}; "
+            "are height and width exchanged, or is it flipped?",
+        )

@@ -1,0 +1,1 @@
+"""Training in stages, on transformers' Trainer."""

@@ -1,0 +1,102 @@
+"""Which parameters a stage trains, by part or pattern, and proof that the others did not change."""
+
+import fnmatch
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from polyvex.errors import RecipeError, TrainingError
+from polyvex.moe.layer import MoEFeedForward
+
+FOLDERS = ("encoders", "fusion", "positions", "lm")
+"""The model's own parts; hashes are kept for each of them, and for experts apart from the rest of ``lm``."""
+
+
+def part_of(name: str, experts: Sequence[str]) -> str:
+    """The finest named part that a parameter belongs to; ``experts`` are the names of MoE layers."""
+    if name.startswith(("fusion.", "positions.")):
+        return "connector"
+    if name.startswith("encoders."):
+        return "encoders"
+    if any(name.startswith(f"{layer}.") for layer in experts):
+        return "lm.moe"
+    for mark, part in (
+        (".embed_tokens.", "embeddings"),
+        (".self_attn.", "attention"),
+        (".mlp.", "ffn"),
+        ("lm.lm_head.", "head"),
+    ):
+        if mark in name:
+            return f"lm.{part}"
+    return "lm"
+
+
+def selected(model: nn.Module, trains: Sequence[str]) -> dict[str, list[str]]:
+    """For each entry of ``trains``, the parameters that it selects; a parameter counts for the first that fits.
+
+    Raises:
+        RecipeError: if an entry selects nothing, or an encoder (those are frozen).
+    """
+    experts = expert_layers(model)
+    found: dict[str, list[str]] = {entry: [] for entry in trains}
+    for name, _ in model.named_parameters():
+        part = part_of(name, experts)
+        for entry in trains:
+            if part == entry or part.startswith(f"{entry}.") or ("*" in entry and fnmatch.fnmatchcase(name, entry)):
+                found[entry].append(name)
+                break
+    if empty := [entry for entry, names in found.items() if not names]:
+        raise RecipeError([f"trains: '{entry}' selects no parameter of this model" for entry in empty])
+    if any(name.startswith("encoders.") for names in found.values() for name in names):
+        raise RecipeError(["trains: a pattern selects weights of an encoder, but encoders are frozen"])
+    return found
+
+
+def freeze_all_but(model: nn.Module, trained: dict[str, list[str]]) -> None:
+    """Let exactly the selected parameters have gradients."""
+    chosen = {name for names in trained.values() for name in names}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+
+
+def expert_layers(model: nn.Module) -> list[str]:
+    """Names of the MoE layers."""
+    return [name for name, module in model.named_modules() if isinstance(module, MoEFeedForward)]
+
+
+def hashes(model: nn.Module) -> dict[str, dict[str, str]]:
+    """SHA-256 of the trained and of the frozen parameters (and buffers) of each part of the model."""
+    digests: dict[tuple[str, str], "hashlib._Hash"] = {}
+    for name, tensor, trains in _tensors(model):
+        key = (name.split(".")[0], "trained" if trains else "frozen")
+        digest = digests.setdefault(key, hashlib.sha256())
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    result: dict[str, dict[str, str]] = {}
+    for (part, kind), digest in sorted(digests.items()):
+        result.setdefault(part, {})[kind] = digest.hexdigest()
+    return result
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
+    for name, parameter in model.named_parameters():
+        yield name, parameter, parameter.requires_grad
+    for name, buffer in model.named_buffers():
+        yield name, buffer, False
+
+
+def check_hashes(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]], *, stage: str) -> None:
+    """Compare the hashes of before and after a stage.
+
+    Raises:
+        TrainingError: if something frozen changed, or something that should train did not.
+    """
+    for part, kinds in before.items():
+        for kind, digest in kinds.items():
+            same = after.get(part, {}).get(kind) == digest
+            if kind == "frozen" and not same:
+                raise TrainingError(f"stage {stage}: frozen weights of '{part}' changed while it trained")
+            if kind == "trained" and same:
+                raise TrainingError(f"stage {stage}: '{part}' was to train, but its weights are as before")

@@ -1,0 +1,46 @@
+"""Which experts the tokens of a trained model go to: by layer, and by where a token comes from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from polyvex.data.base import Sample
+from polyvex.data.batches import Collator, ExampleDataset, ReadTokens
+from polyvex.moe.record import record_routing
+from polyvex.sequence import lay_out
+from polyvex.tokens import TEXT
+from polyvex.training.parts import expert_layers
+
+
+@torch.inference_mode()
+def expert_load(
+    model: Any, processor: Any, samples: Sequence[Sample], read_tokens: ReadTokens, *, batch_size: int = 64
+) -> dict[str, dict[str, list[float]]]:
+    """For each MoE layer, the share of assignments per expert: of text, and of each encoder's tokens.
+
+    Empty for a dense model. Padding does not count.
+    """
+    layers = expert_layers(model)
+    if not layers or not samples:
+        return {}
+    names = {TEXT: "text", **dict(enumerate(model.encoder_names))}
+    counts = {layer: {name: torch.zeros(0) for name in names.values()} for layer in layers}
+    dataset = ExampleDataset(samples, processor.prompts, images=True, context=model.lm.config.max_position_embeddings)
+    collate = Collator(pad=processor.tokenizer.pad_token_id, read_tokens=read_tokens)
+    for start in range(0, len(samples), batch_size):
+        batch = collate([dataset[index] for index in range(start, min(start + batch_size, len(samples)))])
+        batch.pop("labels")
+        ids = batch["input_ids"]
+        layout = lay_out(ids == model.config.image_token_id, batch["attention_mask"].bool(), model.layout)
+        with record_routing(model.lm) as routings:
+            model(**batch)
+        for layer, routing in zip(layers, routings, strict=True):
+            for source, name in names.items():
+                chosen = ((layout.source == source) & layout.valid).reshape(-1)
+                added = torch.bincount(routing.expert[chosen].reshape(-1), minlength=routing.probs.shape[-1]).float()
+                counts[layer][name] = counts[layer][name] + added if counts[layer][name].numel() else added
+    return {
+        layer: {name: (count / count.sum().clamp(min=1)).tolist() for name, count in by_source.items()}
+        for layer, by_source in counts.items()
+    }

@@ -1,0 +1,152 @@
+"""transformers' Trainer for one stage: learning rates by part, losses by name, a stop that loses nothing."""
+
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from polyvex.errors import TrainingError
+from polyvex.recipe.schema import Recipe, Stage
+
+SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+def arguments(recipe: Recipe, stage: Stage, folder: Path, *, progress: bool) -> TrainingArguments:
+    """A stage's settings in transformers' words."""
+    return TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=stage.steps,
+        per_device_train_batch_size=stage.batch_size // stage.accumulate,
+        gradient_accumulation_steps=stage.accumulate,
+        learning_rate=max(stage.lr.values()) if isinstance(stage.lr, dict) else stage.lr,
+        lr_scheduler_type=SCHEDULERS[stage.schedule],
+        warmup_steps=stage.warmup,
+        weight_decay=stage.weight_decay,
+        max_grad_norm=stage.max_grad_norm,
+        save_steps=recipe.training.checkpoint_every,
+        save_total_limit=1,
+        logging_steps=recipe.training.log_every,
+        logging_nan_inf_filter=False,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        report_to=[],
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=not progress,
+    )
+
+
+class StageTrainer(Trainer):
+    """Trains the parameters that a stage selects, in one group per entry of its ``trains``."""
+
+    def __init__(self, *args: Any, stage: Stage, trained: dict[str, list[str]], **kwargs: Any):
+        self.stage = stage
+        self.trained = trained
+        self._sums: dict[str, float] = {}
+        self._passes = 0
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """AdamW with each part's own learning rate."""
+        if self.optimizer is None:
+            parameters = dict(self.model.named_parameters())  # type: ignore[union-attr]
+            rates = self.stage.lr if isinstance(self.stage.lr, dict) else dict.fromkeys(self.trained, self.stage.lr)
+            groups = [
+                {"params": [parameters[name] for name in names], "lr": rates[entry]}
+                for entry, names in self.trained.items()
+            ]
+            self.optimizer = torch.optim.AdamW(groups, weight_decay=self.stage.weight_decay)
+        return self.optimizer
+
+    def compute_loss(self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
+        """The model's own loss; its parts are kept for the log."""
+        outputs = model(**inputs, num_items_in_batch=kwargs.get("num_items_in_batch"), use_cache=False)
+        if not torch.isfinite(outputs.loss):
+            raise TrainingError(
+                f"stage {self.stage.name}: the loss is {outputs.loss.item()} at step {self.state.global_step}"
+            )
+        for name, value in {"answer_loss": outputs.answer_loss, **(outputs.aux or {})}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+        self._passes += 1
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the parts of the loss since the last line: ``answer_loss`` per step, auxiliary losses per pass."""
+        if self._passes and "loss" in logs:
+            steps = self._passes / self.stage.accumulate
+            means = {
+                name: value / (steps if name == "answer_loss" else self._passes) for name, value in self._sums.items()
+            }
+            logs = {**logs, **means}
+            self._sums, self._passes = {}, 0
+        super().log(logs, *args, **kwargs)
+
+
+class MetricsFile(TrainerCallback):
+    """Append each logged line to ``metrics.jsonl``; lines past the step that a run resumes from are dropped first."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep what was logged up to the step that training starts from."""
+        kept = [line for line in read_metrics(self.path) if line["step"] <= state.global_step]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write one line."""
+        if logs and "loss" in logs:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a metrics file; none if there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+class StopSoftly(TrainerCallback):
+    """Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint, and stops. A second one stops at once."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSoftly":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._catch)
+            except ValueError:  # not in the main thread: there is no Ctrl-C to catch
+                pass
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Save and stop, if asked to."""
+        if self.stopped:
+            control.should_save = True
+            control.should_training_stop = True
