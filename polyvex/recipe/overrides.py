@@ -20,7 +20,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> tuple[dict
         if not equals or not path.strip():
             problems.append(f"--set {override}: expected a.b=c")
             continue
-        if problem := _assign(data, path.strip().split("."), _value(text.strip())):
+        if problem := assign(data, path.strip().split("."), _value(text.strip())):
             problems.append(f"--set {override}: {problem}")
     return data, problems
 
@@ -32,7 +32,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def _assign(data: dict[str, Any], steps: list[str], value: Any) -> str:
+def assign(data: dict[str, Any], steps: list[str], value: Any) -> str:
+    """Set a value by its path, in place; return why that is impossible, or nothing."""
     here: Any = data
     for index, step in enumerate(steps):
         last = index == len(steps) - 1

@@ -1,0 +1,17 @@
+"""polyvex plugin: encoders without weights, for tests, documentation and teaching."""
+
+from collections.abc import Mapping
+
+from polyvex.encoders import VisionEncoder
+from polyvex.hooks import hookimpl
+
+from polyvex_basics.color_grid import ColorGrid, ColorGridOptions
+from polyvex_basics.patchify import Patchify, PatchifyOptions
+
+__all__ = ["ColorGrid", "ColorGridOptions", "Patchify", "PatchifyOptions", "register_encoders"]
+
+
+@hookimpl
+def register_encoders() -> Mapping[str, type[VisionEncoder]]:
+    """Offer ``patchify`` and ``color-grid``."""
+    return {"patchify": Patchify, "color-grid": ColorGrid}

@@ -1,0 +1,110 @@
+"""Cut the image into patches, and send each through one random linear map."""
+
+import hashlib
+from typing import ClassVar
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from PIL.Image import Image
+from polyvex.encoders import (
+    EncoderFacts,
+    EncoderOptions,
+    License,
+    VisionEncoder,
+    WeightsPlace,
+    WeightsReport,
+    normalize,
+    resize_square,
+)
+from polyvex.tokens import Grid, TokenShape, VisualTokens
+from pydantic import Field
+from torch import Tensor, nn
+
+
+class PatchifyOptions(EncoderOptions):
+    """Options of ``patchify``."""
+
+    image_size: int = Field(default=64, ge=1, description="Side of the square image in pixels.")
+    patch_size: int = Field(default=16, ge=1, description="Side of a patch in pixels; it must divide image_size.")
+    dim: int = Field(default=64, ge=1, description="Width of a token.")
+    seed: int = Field(default=0, ge=0, description="Seed of the linear map; the same seed gives the same map.")
+
+
+class Patchify(VisionEncoder):
+    """The first step of a vision transformer (arXiv:2010.11929, eq. 1) with random values, and nothing after it.
+
+    A random projection keeps distances between patches, so its tokens do tell something of the image. The values are
+    a function of the options alone: no global random state is read or changed.
+    """
+
+    Options: ClassVar[type[EncoderOptions]] = PatchifyOptions
+    summary: ClassVar[str] = "patches through one seeded random linear map; no weights needed"
+    options: PatchifyOptions
+
+    def __init__(self, options: PatchifyOptions):
+        super().__init__(options)
+        self.grid = _grid(options)
+        self.projection = nn.Parameter(torch.empty(options.dim, 3 * options.patch_size**2))
+        self._fill()
+
+    @classmethod
+    def describe(cls, options: PatchifyOptions) -> EncoderFacts:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Tell tokens, grid, width and cost.
+
+        Raises:
+            ValueError: if ``patch_size`` does not divide ``image_size``.
+        """
+        grid = _grid(options)
+        parameters = options.dim * 3 * options.patch_size**2
+        return EncoderFacts(
+            shape=TokenShape(tokens=grid.tokens, dim=options.dim, grid=grid),
+            image_size=(options.image_size, options.image_size),
+            parameters=parameters,
+            flops=2 * grid.tokens * parameters,
+            license=License(name="Apache-2.0", commercial=True),
+            source="random values from the seed; trained by nobody on nothing",
+        )
+
+    @classmethod
+    def weights(cls, options: PatchifyOptions) -> WeightsPlace:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Nothing is needed."""
+        return WeightsPlace(path=None, install="nothing to install", needed=False)
+
+    def load_pretrained(self) -> WeightsReport:
+        """Set the values of the seed again."""
+        values = self._fill()
+        digest = hashlib.sha256(values.numpy().tobytes()).hexdigest()
+        return WeightsReport(source="(computed from the seed)", sha256=digest, loaded=["projection"])
+
+    def transform(self, image: Image) -> Float[Tensor, "3 height width"]:
+        """Resize to a square, bicubic, and scale to -1 … 1."""
+        half = (0.5, 0.5, 0.5)
+        return normalize(resize_square(image, self.options.image_size), mean=half, std=half)
+
+    def forward(self, pixels: Float[Tensor, "images 3 height width"]) -> VisualTokens:
+        """Encode each patch by itself, row by row."""
+        side = self.options.patch_size
+        patches = rearrange(
+            pixels,
+            "images channels (rows height) (cols width) -> images (rows cols) (channels height width)",
+            height=side,
+            width=side,
+        )
+        return VisualTokens.on_grid(patches @ self.projection.t(), self.grid)
+
+    def _fill(self) -> Float[Tensor, "dim inputs"]:
+        """Set the projection to the seed's values, and return them. On ``meta`` there is nothing to set."""
+        generator = torch.Generator(device="cpu").manual_seed(self.options.seed)
+        values = torch.randn(self.projection.shape, generator=generator, device="cpu", dtype=torch.float32)
+        values = values / self.projection.shape[1] ** 0.5
+        with torch.no_grad():
+            self.projection.copy_(values)
+        return values
+
+
+def _grid(options: PatchifyOptions) -> Grid:
+    side, rest = divmod(options.image_size, options.patch_size)
+    if rest:
+        raise ValueError(f"image_size {options.image_size} is not a multiple of patch_size {options.patch_size}")
+    return Grid(rows=side, cols=side)

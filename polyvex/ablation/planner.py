@@ -1,0 +1,84 @@
+"""From a recipe and axes to cells, each a recipe of its own with a name that its content decides."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from polyvex.ablation.axes import apply, expand, label
+from polyvex.build import encoder_tables
+from polyvex.errors import RecipeError
+from polyvex.hooks.manager import Registries
+from polyvex.recipe import parse_recipe
+from polyvex.recipe.model import encoder_names
+from polyvex.recipe.overrides import assign
+from polyvex.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of an ablation: the values of its axes, its seed, its recipe, and an id that is a hash of the recipe."""
+
+    id: str
+    values: dict[str, Any]
+    seed: int
+    recipe: Recipe
+
+    @property
+    def label(self) -> str:
+        """Its values in one line."""
+        return label(self.values)
+
+
+def plan_cells(
+    recipe: Recipe, registries: Registries, *, axes: Mapping[str, list[Any] | str] | None = None, seeds: int = 0
+) -> list[Cell]:
+    """All cells, seeds of one combination side by side. ``axes`` and ``seeds`` default to the recipe's ``[ablation]``.
+
+    Raises:
+        RecipeError: lists the problems of every cell that cannot work, before anything runs.
+    """
+    axes = dict(axes or recipe.ablation.axes)
+    if not axes:
+        raise RecipeError(["no axis. Give --axis name=values, or [ablation.axes] in the recipe"], source="ablate")
+    raw = _base(recipe)
+    cells, problems = [], []
+    for values in expand(axes, encoder_names(recipe)):
+        for offset in range(seeds or recipe.ablation.seeds):
+            data = apply(raw, values)
+            data["seed"] = recipe.seed + offset
+            try:
+                checked = parse_recipe(data, registries=registries, source=label(values))
+            except RecipeError as error:
+                problems += [f"{label(values)}: {problem}" for problem in error.problems]
+                break
+            cells.append(Cell(id=recipe_id(checked), values=values, seed=checked.seed, recipe=checked))
+    if problems:
+        raise RecipeError(problems, source="ablate")
+    return cells
+
+
+def _base(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain data, with encoders named, ``[ablation.set]`` applied and ``[ablation]`` itself left out."""
+    raw = recipe.dump()
+    changes: dict[str, Any] = raw.pop("ablation").get("set", {})
+    raw["encoders"] = encoder_tables(recipe)
+    problems = [problem for path, value in changes.items() if (problem := assign(raw, path.split("."), value))]
+    if problems:
+        raise RecipeError([f"[ablation.set]: {problem}" for problem in problems], source=recipe.name)
+    return raw
+
+
+def recipe_id(recipe: Recipe) -> str:
+    """A hash of everything in a recipe but its name: the same recipe is the same cell, whoever planned it."""
+    content = {key: value for key, value in recipe.dump().items() if key not in ("name", "ablation")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def combinations(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Cells by label: the seeds of each combination."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.label, []).append(cell)
+    return groups

@@ -1,0 +1,153 @@
+"""Run the cells of an ablation; each is a run directory, so an interrupted grid goes on where it stopped."""
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from polyvex.ablation.compare import Result, compare_all
+from polyvex.ablation.planner import Cell, combinations, plan_cells
+from polyvex.errors import PolyvexError, RunError
+from polyvex.hooks.manager import Registries
+from polyvex.plan.tokens import budgets
+from polyvex.recipe.schema import Recipe
+from polyvex.training.rundir import dump_recipe, write_whole
+from polyvex.training.stages import Stopped, train
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of an ablation: one result per combination of values, and the cells that failed with the reason."""
+
+    results: list[Result]
+    failed: dict[str, str]
+
+
+def ablate(
+    recipe: Recipe,
+    registries: Registries,
+    out: str | Path,
+    *,
+    axes: Mapping[str, list[Any] | str] | None = None,
+    seeds: int = 0,
+    cache: str | Path | None = None,
+    say: Say = print,
+    progress: bool = True,
+) -> Outcome:
+    """Train and evaluate every cell from the cache, compare them question by question, and write the results.
+
+    A cell that fails is told and left out; the others go on. Called again, finished cells are not run again, and
+    failed ones are tried once more.
+
+    Raises:
+        RecipeError: before anything runs, if a cell cannot work.
+        RunError: if ``out`` holds something else.
+    """
+    cells = plan_cells(recipe, registries, axes=axes, seeds=seeds)
+    folder = _open(Path(out), recipe)
+    failed: dict[str, str] = {}
+    for number, cell in enumerate(cells, 1):
+        head = f"cell {number}/{len(cells)} {cell.label}, seed {cell.seed}"
+        if _result_file(folder, cell).exists():
+            say(f"{head}: done before, {_accuracy(folder, cell):.2%}")
+            continue
+        try:
+            _run_cell(folder, cell, registries, cache=cache, progress=progress)
+        except (KeyboardInterrupt, Stopped):
+            raise
+        except Exception as error:  # one cell must not take the others with it
+            failed[f"{cell.label}, seed {cell.seed}"] = f"{type(error).__name__}: {error}"
+            write_whole(folder / "cells" / cell.id / "failed.txt", traceback.format_exc())
+            say(f"{head}: FAILED: {error}")
+            continue
+        say(f"{head}: {_accuracy(folder, cell):.2%}")
+    results = compare_all(read_groups(folder, cells, registries))
+    _write_index(folder, cells, results, failed, axes or recipe.ablation.axes)
+    return Outcome(results=results, failed=failed)
+
+
+def _open(folder: Path, recipe: Recipe) -> Path:
+    if folder.exists() and any(folder.iterdir()) and not (folder / "cells").is_dir():
+        raise RunError(f"{folder} is not empty and not an ablation (no cells there). Choose another --out")
+    (folder / "cells").mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "base.toml", dump_recipe(recipe))
+    return folder
+
+
+def _result_file(folder: Path, cell: Cell) -> Path:
+    return folder / "cells" / cell.id / "result.json"
+
+
+def _run_cell(folder: Path, cell: Cell, registries: Registries, *, cache: str | Path | None, progress: bool) -> None:
+    started = time.perf_counter()
+    out = folder / "cells" / cell.id
+    lines: list[str] = []
+    run = train(cell.recipe, out, registries=registries, cache=cache, say=lines.append, progress=progress, export=False)
+    last = len(cell.recipe.stages) - 1
+    summary_path = run.evaluation(f"{last}-{cell.recipe.stages[last].name}")
+    if not summary_path.exists():
+        raise PolyvexError(f"no evaluation after the last stage: evaluation.after is '{cell.recipe.evaluation.after}'")
+    summary = json.loads(summary_path.read_text(encoding="utf-8"))
+    record = {
+        "id": cell.id,
+        "values": cell.values,
+        "label": cell.label,
+        "seed": cell.seed,
+        "seconds": time.perf_counter() - started,
+        "answers": str(summary_path.with_suffix(".jsonl").relative_to(out)),
+        **summary,
+    }
+    (out / "failed.txt").unlink(missing_ok=True)
+    write_whole(out / "result.json", json.dumps(record, indent=2))
+
+
+def _accuracy(folder: Path, cell: Cell) -> float:
+    return json.loads(_result_file(folder, cell).read_text(encoding="utf-8"))["accuracy"]
+
+
+def read_groups(folder: Path, cells: Sequence[Cell], registries: Registries) -> list[dict[str, Any]]:
+    """For each combination of values that has a finished cell: its scores by question and seed, and its budget."""
+    groups = []
+    for label, members in combinations(cells).items():
+        done = [cell for cell in members if _result_file(folder, cell).exists()]
+        if not done:
+            continue
+        budget, positions = budgets(done[0].recipe, registries, dim=1)
+        groups.append(
+            {
+                "label": label,
+                "values": done[0].values,
+                "seeds": [cell.seed for cell in done],
+                "scores": [_scores(folder, cell) for cell in done],
+                "visual_tokens": sum(one.tokens_out for one in budget),
+                "positions": positions,
+            }
+        )
+    return groups
+
+
+def _scores(folder: Path, cell: Cell) -> dict[str, float]:
+    record = json.loads(_result_file(folder, cell).read_text(encoding="utf-8"))
+    answers = (folder / "cells" / cell.id / record["answers"]).read_text(encoding="utf-8").splitlines()
+    return {answer["id"]: answer["score"] for answer in map(json.loads, answers)}
+
+
+def _write_index(
+    folder: Path,
+    cells: Sequence[Cell],
+    results: Sequence[Result],
+    failed: Mapping[str, str],
+    axes: Mapping[str, list[Any] | str],
+) -> None:
+    index = {
+        "axes": dict(axes),
+        "cells": [{"id": cell.id, "label": cell.label, "seed": cell.seed, "values": cell.values} for cell in cells],
+        "results": [result.as_dict() for result in results],
+        "failed": dict(failed),
+    }
+    write_whole(folder / "ablation.json", json.dumps(index, indent=2))

@@ -1,0 +1,42 @@
+"""The command line. ``polyvex --help`` imports neither torch nor transformers."""
+
+import sys
+
+from polyvex.errors import PolyvexError
+
+DONE, FAILED, WRONG_INPUT = 0, 1, 2
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 wrong input."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code. People's mistakes are told without a traceback; --debug shows it."""
+    import click
+
+    from polyvex.cli.app import app
+
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return app(arguments, prog_name="polyvex", standalone_mode=False) or DONE
+    except click.exceptions.ClickException as error:
+        error.show()
+        return WRONG_INPUT
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        if debug:
+            raise
+        print("\nstopped; what was finished is kept. The same command goes on from there", file=sys.stderr)
+        return FAILED
+    except PolyvexError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        print(f"failed: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
+        return FAILED

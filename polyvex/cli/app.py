@@ -1,0 +1,51 @@
+"""All commands. Each is a few lines over a function; what a command needs is imported when it runs."""
+
+import typer
+
+from polyvex.cli import ablations, listings, recipes, runs
+
+app = typer.Typer(
+    name="polyvex",
+    help="Vision-language models that see through several encoders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would double the time of --help
+)
+
+plugins = typer.Typer(help="Which plugins are installed, and whether they work.", no_args_is_help=True)
+plugins.command("list")(listings.list_plugins)
+plugins.command("doctor")(listings.doctor)
+app.add_typer(plugins, name="plugins")
+
+for name, function in {
+    "encoders": listings.encoders,
+    "fusions": listings.fusions,
+    "positions": listings.positions,
+    "routers": listings.routers,
+    "compose": recipes.compose,
+    "show": recipes.show,
+    "schema": recipes.schema,
+    "plan": recipes.plan,
+    "cache": runs.cache,
+    "train": runs.train,
+    "eval": runs.evaluate,
+    "ask": runs.ask,
+    "ablate": ablations.ablate,
+    "report": ablations.report,
+}.items():
+    app.command(name)(function)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of errors. May stand anywhere."),
+) -> None:
+    """Vision-language models that see through several encoders."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(version_of("polyvex"))
+        raise typer.Exit

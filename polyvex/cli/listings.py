@@ -1,0 +1,79 @@
+"""``polyvex plugins``, ``encoders``, ``fusions``, ``positions``, ``routers``: what recipes may name."""
+
+from typing import Any
+
+import typer
+
+from polyvex.cli.options import AsJson
+from polyvex.cli.output import print_json, print_table
+
+
+def list_plugins(as_json: AsJson = False) -> None:
+    """List the installed plugins: distribution, version, hooks, and whether each works."""
+    from polyvex.catalog import plugin_rows
+    from polyvex.hooks.manager import load_registries
+
+    rows = plugin_rows(load_registries())
+    print_json(rows) if as_json else print_table([{**row, "hooks": ", ".join(row["hooks"])} for row in rows])
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check every plugin, every component and every encoder's weights; exit 1 if something is broken."""
+    from polyvex.catalog import diagnose
+    from polyvex.hooks.manager import load_registries
+
+    findings = diagnose(load_registries())
+    if as_json:
+        print_json(findings)
+    else:
+        for finding in findings:
+            typer.echo(f"{finding['state']:8}  {finding['what']}")
+            for line in str(finding["details"]).splitlines():
+                typer.echo(f"          {line}")
+    if any(finding["state"] == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def encoders(as_json: AsJson = False) -> None:
+    """List encoders: tokens, grid, width, image size, licence, whether weights are here, and options."""
+    from polyvex.catalog import encoder_rows
+
+    _components("encoders", as_json, encoder_rows)
+
+
+def fusions(as_json: AsJson = False) -> None:
+    """List fusions with their options."""
+    _components("fusions", as_json)
+
+
+def positions(as_json: AsJson = False) -> None:
+    """List position schemes with their options."""
+    _components("position_schemes", as_json)
+
+
+def routers(as_json: AsJson = False) -> None:
+    """List routers with their options."""
+    _components("routers", as_json)
+
+
+def _components(field: str, as_json: bool, rows_of: Any = None) -> None:
+    from polyvex.catalog import component_rows
+    from polyvex.hooks.manager import load_registries
+
+    registries = load_registries()
+    registry = getattr(registries, field)
+    rows = (rows_of or component_rows)(registry)
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        typer.echo(f"{row['name']}  {row['summary']}")
+        for key, value in row.items():
+            if key not in ("name", "summary", "options"):
+                typer.echo(f"    {key}: {value}")
+        for option in row["options"]:
+            typer.echo(f"    {option['name']} = {option['default']}   {option['description']}")
+    if not rows:
+        typer.echo(f"no {registry.kind} is installed")
+    for status in registries.broken():
+        typer.echo(f"BROKEN plugin {status.plugin}: {status.reason}", err=True)

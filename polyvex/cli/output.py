@@ -1,0 +1,31 @@
+"""Print tables and JSON."""
+
+import json
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+
+def print_json(value: Any) -> None:
+    """Print plain data as JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], *, empty: str = "none") -> None:
+    """Print rows as columns that fit the terminal; the last column is wrapped under itself."""
+    if not rows:
+        typer.echo(empty)
+        return
+    heads = list(rows[0])
+    cells = [[str(row[head]) for head in heads] for row in rows]
+    widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
+    room = max(24, shutil.get_terminal_size((100, 24)).columns - sum(widths[:-1]) - 2 * len(widths[:-1]))
+    for line in [heads, *cells]:
+        wrapped = textwrap.wrap(line[-1], room) or [""]
+        start = "  ".join(cell.ljust(width) for cell, width in zip(line[:-1], widths[:-1], strict=True))
+        typer.echo(f"{start}  {wrapped[0]}".rstrip())
+        for more in wrapped[1:]:
+            typer.echo(" " * (len(start) + 2) + more)

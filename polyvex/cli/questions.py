@@ -1,0 +1,58 @@
+"""Compose a recipe by asking, one choice at a time."""
+
+import typer
+
+from polyvex.hooks.manager import Registries
+from polyvex.hooks.registry import Registry
+from polyvex.recipe.compose import MOE_CHOICES, Choices
+
+
+def ask_choices(registries: Registries) -> Choices:
+    """Ask for each part; Enter takes the choice in brackets."""
+    return Choices(
+        encoders=_encoders(registries),
+        fusion=_one("fusion", registries.fusions, "mlp"),
+        positions=_one("position scheme", registries.position_schemes, "sequential"),
+        lm=_one("language model", registries.language_models, "small-llama", free="or a directory or hub name"),
+        moe=_word("experts in which layers", MOE_CHOICES, "sparse"),
+        data=_one("data set", registries.datasets, _first(registries.datasets), free="or a folder of .jsonl files"),
+        name=typer.prompt("name of the recipe", default="my-recipe"),
+    )
+
+
+def _encoders(registries: Registries) -> list[str]:
+    _print(registries.encoders)
+    while True:
+        given = typer.prompt("encoders, in order, with spaces between")
+        names = given.replace(",", " ").split()
+        unknown = [name for name in names if name not in registries.encoders]
+        if names and not unknown:
+            return names
+        typer.echo(f"unknown: {', '.join(unknown) or 'nothing given'}. Known: {', '.join(registries.encoders.names())}")
+
+
+def _one(word: str, registry: Registry, default: str, *, free: str = "") -> str:
+    _print(registry)
+    while True:
+        given = typer.prompt(f"{word} {free}".strip(), default=default)
+        if given in registry or free:
+            return given
+        typer.echo(f"unknown {word} '{given}'. Known: {', '.join(registry.names())}")
+
+
+def _word(question: str, words: tuple[str, ...], default: str) -> str:
+    while True:
+        given = typer.prompt(f"{question} ({', '.join(words)})", default=default)
+        if given in words:
+            return given
+        typer.echo(f"expected one of {', '.join(words)}")
+
+
+def _first(registry: Registry) -> str:
+    names = [name for name in registry.names() if name != "jsonl"]
+    return names[0] if names else "jsonl"
+
+
+def _print(registry: Registry) -> None:
+    for entry in registry:
+        typer.echo(f"  {entry.name}: {entry.component.summary}")

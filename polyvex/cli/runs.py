@@ -1,0 +1,76 @@
+"""``polyvex cache``, ``train``, ``eval``, ``ask``: from a recipe to answers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyvex.cli.options import AsJson, CacheFolder, Changes, Quiet, RecipeFile, RunFolder
+from polyvex.cli.output import print_json
+
+
+def cache(recipe: RecipeFile, changes: Changes = None, folder: CacheFolder = None, quiet: Quiet = False) -> None:
+    """Encode every image of a recipe once, ahead of training; what is there already is kept."""
+    from polyvex.hooks.manager import load_registries
+    from polyvex.recipe import read_recipe
+    from polyvex.training.prepare import prepare
+
+    registries = load_registries()
+    checked = read_recipe(recipe, overrides=changes or (), registries=registries)
+    typer.echo(str(prepare(checked, registries, folder=folder, progress=not quiet).report))
+
+
+def train(
+    recipe: RecipeFile,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; a stopped run there goes on.")],
+    changes: Changes = None,
+    folder: CacheFolder = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train all stages of a recipe, or go on where an earlier call stopped."""
+    from polyvex.hooks.manager import load_registries
+    from polyvex.recipe import read_recipe
+    from polyvex.training.quiet import quiet_libraries
+    from polyvex.training.stages import Stopped
+    from polyvex.training.stages import train as run_stages
+
+    quiet_libraries()
+    registries = load_registries()
+    checked = read_recipe(recipe, overrides=changes or (), registries=registries)
+    try:
+        run_stages(checked, out, registries=registries, cache=folder, say=typer.echo, progress=not quiet)
+    except Stopped as stopped:
+        typer.echo(f"{stopped}. Go on with the same command", err=True)
+        raise typer.Exit(1) from None
+
+
+def evaluate(
+    run: RunFolder,
+    split: Annotated[str, typer.Option("--split", help="Split to answer [default: the recipe's test split].")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first N questions; 0 for all.")] = 0,
+    folder: CacheFolder = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Answer a split's questions with a finished run; every answer is kept in the run."""
+    from polyvex.training.evaluate import describe, evaluate_run
+    from polyvex.training.quiet import quiet_libraries
+
+    quiet_libraries()
+    result = evaluate_run(run, split=split, limit=limit, cache=folder, progress=not quiet)
+    print_json(result.summary()) if as_json else typer.echo(describe(result))
+
+
+def ask(
+    run: RunFolder,
+    image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="A question about it.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Ask a finished run one question about one image."""
+    from polyvex.answer import load
+    from polyvex.training.quiet import quiet_libraries
+
+    quiet_libraries()
+    answer = load(run).ask(image, question)
+    print_json({"image": image, "question": question, "answer": answer.text}) if as_json else typer.echo(answer.text)

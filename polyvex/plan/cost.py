@@ -1,0 +1,69 @@
+"""Parameters, memory and arithmetic of one stage, counted on a model without memory."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from polyvex.moe.upcycle import moe_layers
+from polyvex.recipe.schema import Stage
+
+FLOAT32 = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCost:
+    """One stage: parameters of connector and language model, memory at float32, and arithmetic.
+
+    ``active`` counts what works on one token. ``memory_bytes`` holds weights, gradients, AdamW's two moments and an
+    estimate of activations. ``flops`` is of the whole stage: 2 per active parameter and token forward, as much
+    again for gradients of activations, and as much for those of trained weights; attention's own products, which
+    grow with the square of the length, are added.
+    """
+
+    name: str
+    steps: int
+    total: int
+    active: int
+    trainable: int
+    memory_bytes: int
+    flops: int
+
+
+def stage_cost(model: Any, stage: Stage, *, length: int, experts_per_token: int) -> StageCost:
+    """The cost of ``stage`` for sequences of ``length`` tokens, with its parameters marked as trained already."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    idle = sum(_idle(layer, experts_per_token) for _, layer in moe_layers(model))
+    active = total - idle
+    micro_batch = stage.batch_size // stage.accumulate
+    memory = FLOAT32 * (total + 3 * trainable) + _activations(model, micro_batch * length)
+    tokens = stage.steps * stage.batch_size * length
+    share = trainable / total
+    flops = int(tokens * (2 * active * (2 + share) + 3 * _attention(model, length)))
+    return StageCost(
+        name=stage.name,
+        steps=stage.steps,
+        total=total,
+        active=active,
+        trainable=trainable,
+        memory_bytes=memory,
+        flops=flops,
+    )
+
+
+def _idle(layer: Any, experts_per_token: int) -> int:
+    """Parameters of a layer's experts that do not work on a given token."""
+    experts = layer.router.num_experts
+    return sum(parameter.numel() for parameter in layer.experts.parameters()) * (experts - experts_per_token) // experts
+
+
+def _attention(model: Any, length: int) -> int:
+    """FLOPs per token of scores and weighted sums, causal: half of 4 · length · width, in each layer."""
+    config = model.lm.config
+    return 2 * length * config.hidden_size * config.num_hidden_layers
+
+
+def _activations(model: Any, tokens: int) -> int:
+    """Bytes kept for the backward pass: about 16 widths and 3 FFN widths per token and layer, and the logits twice."""
+    config = model.lm.config
+    per_layer = 16 * config.hidden_size + 3 * config.intermediate_size
+    return FLOAT32 * tokens * (config.num_hidden_layers * per_layer + 2 * config.vocab_size)

@@ -1,0 +1,176 @@
+"""Put a plan together from a recipe: sizes are counted on a model without memory, costs are estimated from them."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polyvex.build import make_config
+from polyvex.cache.place import cache_root, places
+from polyvex.cache.store import TokenStore
+from polyvex.data.texts import read_split
+from polyvex.errors import PolyvexError
+from polyvex.hooks.manager import Registries
+from polyvex.moe.upcycle import install_experts
+from polyvex.plan.cost import StageCost, stage_cost
+from polyvex.plan.tokens import EncoderBudget, budgets
+from polyvex.plan.text import plan_text
+from polyvex.recipe.model import encoder_names
+from polyvex.recipe.schema import Recipe
+from polyvex.training.parts import freeze_all_but, selected
+
+QUESTION_ROOM = 64
+"""Tokens kept free for question and answer where no data set can be read."""
+
+CHARACTERS_PER_TOKEN = 3
+"""Careful estimate for English text: usual tokenizers need a token for about four characters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that can be known beforehand. ``problems`` stop a run, ``notes`` do not; each says what to do."""
+
+    recipe: str
+    encoders: list[EncoderBudget]
+    visual_tokens: int
+    visual_positions: int
+    text_tokens: int
+    context: int
+    stages: list[StageCost]
+    images: int
+    cache_bytes: int
+    cached_bytes: int
+    cache_folder: str
+    problems: list[str]
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return plan_text(self)
+
+
+def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | None = None) -> Plan:
+    """Plan a recipe. Reads the data set's questions if they are on this machine, and no weights."""
+    problems: list[str] = []
+    notes: list[str] = []
+    model = _empty_model(recipe, registries, problems)
+    lm_config = model.lm.config.get_text_config() if model is not None else None
+    width = lm_config.hidden_size if lm_config is not None else 1
+    encoders, positions = budgets(recipe, registries, dim=width)
+    tokens = sum(budget.tokens_out for budget in encoders)
+    images, text = _data(recipe, registries, notes)
+    context = int(getattr(lm_config, "max_position_embeddings", 0) or 0)
+    _check_context(problems, context, tokens, text)
+    _check_encoders(encoders, problems, notes)
+    if recipe.lm.use in registries.language_models and not registries.language_models[recipe.lm.use].pretrained:
+        notes.append(f"the language model '{recipe.lm.use}' starts from RANDOM weights")
+    stages = _stages(recipe, registries, model, tokens + text, problems, notes) if model is not None else []
+    size, cached = _cache(recipe, registries, encoders, images, cache)
+    return Plan(
+        recipe=recipe.name,
+        encoders=encoders,
+        visual_tokens=tokens,
+        visual_positions=positions,
+        text_tokens=text,
+        context=context,
+        stages=stages,
+        images=images,
+        cache_bytes=size,
+        cached_bytes=cached,
+        cache_folder=str(cache_root(cache)),
+        problems=problems,
+        notes=notes,
+    )
+
+
+def _empty_model(recipe: Recipe, registries: Registries, problems: list[str]) -> Any:
+    """The dense model with shapes and no memory; None if the language model's configuration is not to be had."""
+    from transformers import AutoModelForCausalLM
+
+    from polyvex.model import PolyvexForConditionalGeneration
+
+    try:
+        text_config = registries.language_models[recipe.lm.use](recipe.lm).config()
+    except PolyvexError as error:
+        problems.append(str(error))
+        return None
+    config = make_config(recipe, registries, text_config=text_config.to_dict(), image_token_id=-1)
+    config.encoders_included = False
+    with torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(text_config)
+    return PolyvexForConditionalGeneration(config, lm=lm, registries=registries)
+
+
+def _stages(
+    recipe: Recipe, registries: Registries, model: Any, length: int, problems: list[str], notes: list[str]
+) -> list[StageCost]:
+    costs = []
+    for stage in recipe.stages:
+        try:
+            if stage.upcycle and recipe.moe is not None:
+                router = recipe.moe.router
+                kind = registries.routers[router.use]
+                install_experts(model.lm, recipe.moe, (kind, router), copy=False)
+                if not kind.weights_sum_to_one(router):
+                    notes.append(
+                        f"stage {stage.name}: the router's weights do not sum to one, so the upcycled model starts "
+                        f"unlike the dense one. moe.router.renormalize = true would keep it equal"
+                    )
+            freeze_all_but(model, selected(model, stage.trains))
+        except (PolyvexError, ValueError) as error:
+            problems.append(f"stage {stage.name}: {error}")
+            return costs
+        k = registries.routers[recipe.moe.router.use].experts_per_token(recipe.moe.router) if recipe.moe else 0
+        costs.append(stage_cost(model, stage, length=length, experts_per_token=k))
+    return costs
+
+
+def _data(recipe: Recipe, registries: Registries, notes: list[str]) -> tuple[int, int]:
+    """Number of images, and tokens of the longest question and answer."""
+    try:
+        samples = [
+            sample
+            for split in (recipe.data.train_split, recipe.data.test_split)
+            for sample in read_split(recipe, registries, split)
+        ]
+    except PolyvexError as error:
+        notes.append(f"the data set cannot be read, so {QUESTION_ROOM} text tokens are assumed: {error}")
+        return 0, QUESTION_ROOM
+    images = {path for sample in samples for path in sample.images}
+    longest = max(samples, key=lambda sample: len(sample.question) + len(sample.answer))
+    template = recipe.prompt.template.replace("{image}", "").replace("{question}", longest.question)
+    # A token is at least one character of the text, and about four in English; the true count needs a tokenizer.
+    return len(images), max(1, -(-(len(template) + len(longest.answer)) // CHARACTERS_PER_TOKEN) + 2)
+
+
+def _check_context(problems: list[str], context: int, tokens: int, text: int) -> None:
+    if context and tokens + text > context:
+        problems.append(
+            f"the language model's context holds {context} tokens, but {tokens} visual and about {text} text tokens need "
+            f"{tokens + text}. Sharing positions does not shorten the sequence: raise fusion.patches_per_token, lower "
+            f"an encoder's image_size, or take a language model with a longer context"
+        )
+
+
+def _check_encoders(encoders: list[EncoderBudget], problems: list[str], notes: list[str]) -> None:
+    for budget in encoders:
+        if budget.weights.startswith("MISSING"):
+            problems.append(f"encoder {budget.name}: weights {budget.weights}")
+        if not budget.commercial:
+            notes.append(f"encoder {budget.name}: its weights are under {budget.license}")
+
+
+def _cache(
+    recipe: Recipe, registries: Registries, encoders: list[EncoderBudget], images: int, cache: str | Path | None
+) -> tuple[int, int]:
+    """Bytes that the whole cache takes, and bytes of it that are there."""
+    width = {"float32": 4, "float16": 2, "bfloat16": 2}[recipe.cache.dtype]
+    per_image = {budget.name: budget.tokens_in * budget.dim * width for budget in encoders}
+    found = places(recipe, registries, root=cache_root(cache))
+    there = {name: len(TokenStore(place.folder, place.about)) for name, place in found.items()}
+    cached = sum(min(there[name], images or there[name]) * per_image[name] for name in encoder_names(recipe))
+    return images * sum(per_image.values()), cached

@@ -1,0 +1,68 @@
+"""A plan as text for people."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from polyvex.plan.plan import Plan
+
+
+def plan_text(plan: "Plan") -> str:
+    """Tables of encoders and stages, then sizes, notes and problems."""
+    lines = [f"plan of {plan.recipe}", "", "encoders (per image, in the order that the model sees)"]
+    rows = [
+        ["name", "image", "tokens", "after fusion", "grid", "positions", "width", "parameters", "GFLOPs", "licence"]
+    ]
+    for budget in plan.encoders:
+        rows.append(
+            [
+                budget.name,
+                budget.image,
+                str(budget.tokens_in),
+                str(budget.tokens_out),
+                budget.grid,
+                str(budget.positions),
+                str(budget.dim),
+                _count(budget.parameters),
+                f"{budget.flops / 1e9:.2f}" if budget.flops else "?",
+                budget.license,
+            ]
+        )
+    lines += _table(rows)
+    lines += [
+        "",
+        f"context: {plan.visual_tokens} visual + about {plan.text_tokens} text tokens of {plan.context or '?'}; one "
+        f"image takes {plan.visual_positions} positions",
+        f"cache:   {_bytes(plan.cache_bytes)} for {plan.images:,} images, {_bytes(plan.cached_bytes)} of it there, in "
+        f"{plan.cache_folder}",
+        "",
+        "stages (connector and language model; memory at float32 without encoders, which are cached)",
+    ]
+    rows = [["stage", "steps", "total", "active", "trainable", "memory", "TFLOPs"]]
+    for cost in plan.stages:
+        counts = [_count(cost.total), _count(cost.active), _count(cost.trainable)]
+        rows.append([cost.name, str(cost.steps), *counts, _bytes(cost.memory_bytes), f"{cost.flops / 1e12:.2f}"])
+    lines += _table(rows)
+    lines += ["", *(f"note: {note}" for note in plan.notes)] if plan.notes else []
+    lines += ["", *(f"PROBLEM: {problem}" for problem in plan.problems)] if plan.problems else ["", "no problem found"]
+    return "\n".join(lines)
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def _count(number: int) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return str(number)
+
+
+def _bytes(number: int) -> str:
+    for size, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number} B"

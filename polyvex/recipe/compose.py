@@ -1,0 +1,149 @@
+"""Write a complete, commented recipe from a few choices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from pydantic import BaseModel
+from tomlkit.items import AoT, Table
+
+from polyvex.errors import RecipeError
+from polyvex.hooks.manager import Registries
+from polyvex.hooks.registry import Registry, unknown
+from polyvex.recipe.read import parse_recipe
+from polyvex.recipe.schema import Recipe
+
+MOE_CHOICES = ("none", "sparse", "dense", "first_half", "second_half")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a person chose; empty takes the usual choice."""
+
+    encoders: list[str] = field(default_factory=list)
+    fusion: str = ""
+    positions: str = ""
+    lm: str = ""
+    moe: str = ""
+    data: str = ""
+    name: str = ""
+
+
+def compose_recipe(choices: Choices, registries: Registries, *, overrides: Sequence[str] = ()) -> str:
+    """The text of a recipe: every key with its value, its meaning in a comment. Checked before it is returned.
+
+    Raises:
+        RecipeError: lists every name that is unknown, and whatever else cannot work.
+    """
+    problems = _unknown_names(choices, registries)
+    if problems:
+        raise RecipeError(problems, source="compose")
+    recipe = parse_recipe(_raw(choices, registries), overrides=overrides, registries=registries, source="compose")
+    return _commented(recipe, choices)
+
+
+def _unknown_names(choices: Choices, registries: Registries) -> list[str]:
+    problems = [] if choices.encoders else ["no --encoder given. Names: polyvex encoders"]
+    named: list[tuple[Registry[Any], str]] = [(registries.encoders, name) for name in choices.encoders]
+    named += [(registries.fusions, choices.fusion), (registries.position_schemes, choices.positions)]
+    for registry, name in named:
+        if name and name not in registry:
+            problems.append(unknown(registry.kind, name, registry.names()))
+    if choices.data and choices.data not in registries.datasets and not Path(choices.data).is_dir():
+        problems.append(
+            unknown("data set", choices.data, registries.datasets.names()) + ", or a folder of .jsonl files"
+        )
+    if choices.moe and choices.moe not in MOE_CHOICES:
+        problems.append(unknown("choice of --moe", choices.moe, list(MOE_CHOICES)))
+    return problems
+
+
+def _raw(choices: Choices, registries: Registries) -> dict[str, Any]:
+    sparse = (choices.moe or "none") != "none"
+    raw: dict[str, Any] = {
+        "name": choices.name or "-".join([*choices.encoders, choices.fusion or "mlp"]),
+        "encoders": [{"use": name} for name in choices.encoders],
+        "fusion": {"use": choices.fusion or "mlp"},
+        "positions": {"use": choices.positions or "sequential"},
+        "lm": _lm(choices.lm or "small-llama", registries),
+        "data": _data(choices.data, registries),
+        "stages": _stages(choices.lm or "small-llama", registries, sparse=sparse),
+    }
+    if sparse:
+        raw["moe"] = {"layers": choices.moe, "router": {"use": "top_k"}}
+    return raw
+
+
+def _lm(name: str, registries: Registries) -> dict[str, Any]:
+    return {"use": name} if name in registries.language_models else {"use": "pretrained", "checkpoint": name}
+
+
+def _data(name: str, registries: Registries) -> dict[str, Any]:
+    if name and name not in registries.datasets:
+        return {"use": "jsonl", "folder": name}
+    others = [entry for entry in registries.datasets.names() if entry != "jsonl"]
+    chosen = name or (others[0] if others else "jsonl")
+    return {"use": chosen, "folder": "data"} if chosen == "jsonl" else {"use": chosen}
+
+
+def _stages(lm: str, registries: Registries, *, sparse: bool) -> list[dict[str, Any]]:
+    """The stages of MoE-LLaVA; before them, a language model from random weights learns the language."""
+    fresh = lm in registries.language_models and not registries.language_models[lm].pretrained
+    rate = 2e-3 if fresh else 2e-5
+    stages: list[dict[str, Any]] = []
+    if fresh:
+        stages.append({"name": "language", "trains": ["lm"], "steps": 100, "lr": rate, "warmup": 20, "images": False})
+    stages += [
+        {"name": "align", "trains": ["connector"], "steps": 500, "lr": 1e-3, "warmup": 20},
+        {"name": "tune", "trains": ["connector", "lm"], "steps": 1000, "lr": rate, "warmup": 50},
+    ]
+    if sparse:
+        stages.append(
+            {"name": "experts", "trains": ["lm.moe"], "steps": 500, "lr": rate / 2, "warmup": 20, "upcycle": True}
+        )
+    return stages
+
+
+def _commented(recipe: Recipe, choices: Choices) -> str:
+    document = tomlkit.document()
+    document.add(tomlkit.comment(f"{recipe.name}: {' + '.join(choices.encoders)}, by polyvex compose."))
+    document.add(tomlkit.comment("What it needs and costs: polyvex plan THIS_FILE"))
+    document.add(tomlkit.comment("Run it:                  polyvex train THIS_FILE --out runs/NAME"))
+    document.add(tomlkit.comment("Cost and result:         not measured yet."))
+    document.add(tomlkit.nl())
+    _fill(document, recipe)
+    return tomlkit.dumps(document)
+
+
+def _fill(container: Any, values: BaseModel, *, skip: tuple[str, ...] = ()) -> None:
+    """Write a model's plain values with their meaning in a comment, then its tables."""
+    fields = type(values).model_fields
+    order = sorted(fields, key=lambda key: key != "use")
+    tables = [key for key in order if _is_table(getattr(values, key))]
+    for key in [key for key in order if key not in tables and key not in skip]:
+        value = getattr(values, key)
+        if value is None:
+            continue
+        item = tomlkit.item(value)
+        container.add(key, item)
+        if description := fields[key].description:
+            item.comment(" ".join(description.split()))
+    for key in tables:
+        container.add(key, _table(getattr(values, key)))
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, BaseModel) or (isinstance(value, list) and bool(value) and isinstance(value[0], BaseModel))
+
+
+def _table(value: BaseModel | list[BaseModel]) -> Table | AoT:
+    if isinstance(value, list):
+        tables = tomlkit.aot()
+        for entry in value:
+            tables.append(_table(entry))  # type: ignore[arg-type]
+        return tables
+    table = tomlkit.table()
+    _fill(table, value)
+    return table

@@ -1,0 +1,49 @@
+"""The step from a dense model to a mixture of experts, inside a run."""
+
+from typing import Any
+
+import torch
+
+from polyvex.data.batches import Collator, ExampleDataset
+from polyvex.errors import TrainingError
+from polyvex.model import PolyvexForConditionalGeneration
+from polyvex.moe.upcycle import install_experts
+from polyvex.training.session import Session
+
+TOLERANCE = 1e-3
+"""Largest difference of logits that float32 arithmetic may explain."""
+
+
+@torch.no_grad()
+def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
+    """Turn the chosen FFNs into experts, and check on real samples that the model still says what it said.
+
+    Raises:
+        TrainingError: if the logits changed although the router's weights sum to one.
+    """
+    recipe = session.recipe
+    if recipe.moe is None:
+        raise TrainingError(f"a stage upcycles, but the recipe {recipe.name} has no [moe]")
+    router = recipe.moe.router
+    kind = session.registries.routers[router.use]
+    probe = _probe(session, context=model.lm.config.max_position_embeddings)
+    model.eval()
+    dense = model(**probe).logits
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        layers = install_experts(model.lm, recipe.moe, (kind, router), copy=True)
+    gap = (dense - model(**probe).logits).abs().max().item()
+    model.config.moe = recipe.moe.model_dump()
+    session.say(f"upcycled {', '.join(layers)} into {recipe.moe.num_experts} experts; logits moved by {gap:.1e}")
+    if kind.weights_sum_to_one(router) and gap > TOLERANCE:
+        raise TrainingError(f"upcycling changed the logits by {gap:.2e}; copies of one FFN must not")
+
+
+def _probe(session: Session, *, context: int) -> dict[str, Any]:
+    samples = session.data.train[:4]
+    processor = session.processor
+    dataset = ExampleDataset(samples, processor.prompts, images=True, context=context)
+    collate = Collator(pad=processor.tokenizer.pad_token_id, read_tokens=session.data.cache.tokens)
+    batch = collate([dataset[index] for index in range(len(samples))])
+    batch.pop("labels")
+    return batch
