@@ -1,58 +1,69 @@
-"""Make ``AutoModelForImageTextToText`` know polyvex after ``import polyvex``, without importing transformers for it.
+"""Make transformers' Auto classes know polyvex after ``import polyvex``, without importing transformers for it.
 
-Importing transformers and torch costs seconds, which ``polyvex --help`` must not pay. So if transformers is not
-there yet, a finder waits for its table of configurations, which every Auto class needs, and registers right after
-that module has run.
+Importing transformers and torch costs seconds, which ``polyvex --help`` must not pay. So a finder waits for the
+modules behind the Auto classes. Right after each of them has run, it imports our module that registers with it in
+its last line: the configuration, the model, or the processor.
 """
 
 import importlib.util
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-TABLE = "transformers.models.auto.configuration_auto"
+AUTO = "transformers.models.auto"
+REGISTRARS = {
+    f"{AUTO}.configuration_auto": "polyvex.model.config",
+    f"{AUTO}.modeling_auto": "polyvex.model.modeling",
+    f"{AUTO}.processing_auto": "polyvex.model.processing",
+}
+"""A module of transformers, and the module of ours that registers with it."""
 
 
 def register_when_transformers_is_there() -> None:
-    """Register now if transformers' table is loaded, else once it is. Does nothing the second time."""
-    if TABLE in sys.modules:
-        _register()
-    elif not any(isinstance(finder, _Waiter) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Waiter())
-
-
-def _register() -> None:
-    # While polyvex.model itself is being imported, its own last lines register it.
-    if "polyvex.model" not in sys.modules:
-        importlib.import_module("polyvex.model")
+    """Register with what is loaded already, and wait for the rest. Does nothing the second time."""
+    if any(isinstance(finder, _Waiter) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _Waiter())
+    for module, registrar in REGISTRARS.items():
+        if module in sys.modules:
+            import_module(registrar)
 
 
 class _Waiter(MetaPathFinder):
-    """Finds one module as the other finders would, and adds the registration to its loader. Then it goes away."""
+    """Finds transformers' Auto modules as the other finders would, and lets a registrar run after each."""
+
+    def __init__(self) -> None:
+        self.busy = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != TABLE:
+        if self.busy or fullname not in REGISTRARS:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self.busy = True  # the question is passed on to the other finders, and comes by here again
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self.busy = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenRegister(spec.loader)
+            spec.loader = _ThenRegister(spec.loader, REGISTRARS[fullname])
         return spec
 
 
 class _ThenRegister(Loader):
-    """Runs a module as its own loader does, then registers polyvex."""
+    """Runs a module as its own loader does, then imports the registrar."""
 
-    def __init__(self, loader: Loader):
+    def __init__(self, loader: Loader, registrar: str):
         self.loader = loader
+        self.registrar = registrar
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
-        _register()
+        if self.registrar not in sys.modules:  # else it is being imported right now, and registers at its end
+            import_module(self.registrar)

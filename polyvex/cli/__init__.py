@@ -14,7 +14,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code. People's mistakes are told without a traceback; --debug shows it."""
-    import click
+    import typer
 
     from polyvex.cli.app import app
 
@@ -22,10 +22,7 @@ def run(arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         return app(arguments, prog_name="polyvex", standalone_mode=False) or DONE
-    except click.exceptions.ClickException as error:
-        error.show()
-        return WRONG_INPUT
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         if debug:
             raise
         print("\nstopped; what was finished is kept. The same command goes on from there", file=sys.stderr)
@@ -36,6 +33,9 @@ def run(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
+        if hasattr(error, "show"):  # wrong usage: typer carries a click of its own, whose classes are private
+            error.show()
+            return WRONG_INPUT
         if debug:
             raise
         print(f"failed: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)

@@ -1,14 +1,25 @@
-"""The model class, its configuration and its processor, known to transformers' Auto classes."""
+"""The model class, its configuration and its processor. Names are imported when they are first used."""
 
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from polyvex.model.config import PolyvexConfig
-from polyvex.model.modeling import PolyvexForConditionalGeneration
-from polyvex.model.output import PolyvexOutput
-from polyvex.model.processing import PolyvexProcessor
+if TYPE_CHECKING:
+    from polyvex.model.config import PolyvexConfig
+    from polyvex.model.modeling import PolyvexForConditionalGeneration
+    from polyvex.model.output import PolyvexOutput
+    from polyvex.model.processing import PolyvexProcessor
 
-AutoConfig.register(PolyvexConfig.model_type, PolyvexConfig, exist_ok=True)
-AutoModelForImageTextToText.register(PolyvexConfig, PolyvexForConditionalGeneration, exist_ok=True)
-AutoProcessor.register(PolyvexConfig, PolyvexProcessor, exist_ok=True)
+_MODULE_OF = {
+    "PolyvexConfig": "polyvex.model.config",
+    "PolyvexForConditionalGeneration": "polyvex.model.modeling",
+    "PolyvexOutput": "polyvex.model.output",
+    "PolyvexProcessor": "polyvex.model.processing",
+}
 
 __all__ = ["PolyvexConfig", "PolyvexForConditionalGeneration", "PolyvexOutput", "PolyvexProcessor"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'polyvex.model' has no attribute '{name}'")
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.models.auto.configuration_auto import AutoConfig
 
 
 class PolyvexConfig(PreTrainedConfig):
@@ -34,3 +34,6 @@ class PolyvexConfig(PreTrainedConfig):
         text = self.text_config
         if isinstance(text, PreTrainedConfig):
             self.tie_word_embeddings = bool(text.tie_word_embeddings)
+
+
+AutoConfig.register(PolyvexConfig.model_type, PolyvexConfig, exist_ok=True)

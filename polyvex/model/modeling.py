@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.loss.loss_utils import ForCausalLMLoss
 
@@ -270,3 +270,6 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
 def _repeat(values: Tensor, counts: list[int], times: int) -> Tensor:
     rows = values.split(counts)
     return torch.cat([row for row in rows for _ in range(times)])
+
+
+AutoModelForImageTextToText.register(PolyvexConfig, PolyvexForConditionalGeneration, exist_ok=True)

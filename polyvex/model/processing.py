@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from transformers import BatchFeature, ProcessorMixin
+from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
 from polyvex.data.prompt import IMAGE, PromptEncoder
 from polyvex.encoders.base import VisionEncoder
 from polyvex.encoders.images import to_rgb
 from polyvex.errors import ContractError
 from polyvex.hooks.manager import Registries, load_registries
+from polyvex.model.config import PolyvexConfig
 from polyvex.recipe.model import EncoderKeys
 from polyvex.recipe.tables import read_table
 
@@ -130,3 +131,6 @@ def pad_left(rows: list[list[int]], pad: int) -> dict[str, Tensor]:
     ids = [[pad] * (longest - len(row)) + row for row in rows]
     mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
     return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
+AutoProcessor.register(PolyvexConfig, PolyvexProcessor, exist_ok=True)

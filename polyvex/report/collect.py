@@ -1,0 +1,191 @@
+"""Read a run from its folder, as plain values: no plugin, no weights and no network are needed."""
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from polyvex.errors import RunError
+from polyvex.evaluation.evaluate import Answered
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord:
+    """One evaluation with its answers. ``accuracy`` is nan without answers; ``images`` false was asked blind."""
+
+    name: str
+    metric: str
+    accuracy: float
+    interval: tuple[float, float]
+    questions: int
+    skipped: int
+    images: bool
+    by_kind: dict[str, tuple[float, int]]
+    expert_load: dict[str, dict[str, list[float]]]
+    answers: list[Answered]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """One stage: its table of the recipe, what it logged, ``done.json`` (None while unfinished), its evaluation."""
+
+    label: str
+    table: dict[str, Any]
+    metrics: list[dict[str, float]]
+    done: dict[str, Any] | None
+    evaluation: EvaluationRecord | None
+
+    @property
+    def images(self) -> bool:
+        """Whether the stage trains with images."""
+        return bool(self.table.get("images", True))
+
+    @property
+    def last_step(self) -> int:
+        """The last logged step; 0 before the first."""
+        return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """All of a run that a report tells. ``others`` are evaluations outside the stages, ``missing`` what it lacks."""
+
+    folder: Path
+    name: str
+    recipe: dict[str, Any]
+    recipe_text: str
+    lock: dict[str, Any] | None
+    stages: list[StageRecord]
+    others: list[EvaluationRecord]
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def evaluations(self) -> list[EvaluationRecord]:
+        """Those after stages, in order, then the others."""
+        return [stage.evaluation for stage in self.stages if stage.evaluation] + self.others
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read what there is of a run, finished or not.
+
+    Raises:
+        RunError: if a file of it is damaged; the file is named.
+    """
+    text = (folder / "recipe.toml").read_text(encoding="utf-8")
+    try:
+        recipe = tomllib.loads(text)
+        stages = [_stage(folder, index, table) for index, table in enumerate(recipe["stages"])]
+        name = str(recipe["name"])
+    except (tomllib.TOMLDecodeError, KeyError) as error:
+        raise RunError(f"{folder / 'recipe.toml'} is not a resolved recipe: {error!r}") from None
+    lock = read_json(folder / "lock.json") if (folder / "lock.json").exists() else None
+    known = {stage.label for stage in stages}
+    others = [path for path in sorted((folder / "evaluation").glob("*.json")) if path.stem not in known]
+    return RunRecord(
+        folder=folder,
+        name=name,
+        recipe=recipe,
+        recipe_text=text,
+        lock=lock,
+        stages=stages,
+        others=[_evaluation(path) for path in others],
+        missing=_missing(folder, recipe, stages, lock),
+    )
+
+
+def _stage(folder: Path, index: int, table: dict[str, Any]) -> StageRecord:
+    label = f"{index}-{table['name']}"
+    here, summary = folder / "stages" / label, folder / "evaluation" / f"{label}.json"
+    return StageRecord(
+        label=label,
+        table=table,
+        metrics=read_lines(here / "metrics.jsonl"),
+        done=read_json(here / "done.json") if (here / "done.json").exists() else None,
+        evaluation=_evaluation(summary) if summary.exists() else None,
+    )
+
+
+def _evaluation(path: Path) -> EvaluationRecord:
+    raw = read_json(path)
+    try:
+        return EvaluationRecord(
+            name=raw["name"],
+            metric=raw["metric"],
+            accuracy=raw["accuracy"],
+            interval=tuple(raw["interval_95"]),
+            questions=raw["questions"],
+            skipped=raw["skipped"],
+            images=raw["images"],
+            by_kind={kind: (one["accuracy"], one["questions"]) for kind, one in raw["by_kind"].items()},
+            expert_load=raw.get("expert_load", {}),
+            answers=[_answered(line) for line in read_lines(path.with_suffix(".jsonl"))],
+        )
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path} is not an evaluation that polyvex wrote: {error!r}") from None
+
+
+def _answered(line: Mapping[str, Any]) -> Answered:
+    return Answered(**{**line, "images": tuple(line.get("images", ()))})
+
+
+def _missing(
+    folder: Path, recipe: Mapping[str, Any], stages: Sequence[StageRecord], lock: Mapping[str, Any] | None
+) -> list[str]:
+    """Sentences about what an unfinished run lacks; empty for a finished one."""
+    found = [] if lock else ["lock.json: versions, hashes and seeds are not known"]
+    when = recipe.get("evaluation", {}).get("after", "each_stage")
+    for stage in stages:
+        wanted = stage.table.get("steps", 0)
+        if stage.done is None:
+            begun = f"stopped after step {stage.last_step} of {wanted}" if stage.metrics else "has not begun"
+            found.append(f"stage {stage.label}: {begun}")
+        elif stage.evaluation is None and (when == "each_stage" or (when == "last_stage" and stage is stages[-1])):
+            found.append(f"stage {stage.label}: trained, but not evaluated")
+    if any(stage.done is None for stage in stages):
+        found.append(f"go on with: polyvex train RECIPE --out {folder}")
+    elif not (folder / "config.json").exists() and not (folder / "result.json").exists():
+        found.append("the finished model: all stages are done, but it is not stored yet")
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        RunError: if the file is something else. It is named.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds {type(value).__name__}, expected an object")
+    return value
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a ``.jsonl`` file; none without a file. A last line that was cut while it was written is dropped.
+
+    Raises:
+        RunError: if another line is damaged.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise RunError(f"cannot read {path}, line {number}: {error}") from None
+    return found
+
+
+def percent(share: float) -> str:
+    """``79.7%``; a dash for nan, which is the accuracy of no answers."""
+    return "–" if math.isnan(share) else f"{share:.1%}"

@@ -1,0 +1,79 @@
+"""Choose answers that show what a model gets wrong and right, and put their images into the page itself."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from polyvex.encoders.images import open_image
+from polyvex.errors import DataError
+from polyvex.evaluation.evaluate import Answered
+
+SIDE = 160
+"""Longest side of an image in the page, in pixels."""
+IMAGES = 4
+"""Images shown of one question at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """An answer with its images as ``data:`` addresses, and a sentence for each image that could not be shown."""
+
+    answered: Answered
+    right: bool
+    images: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+
+
+def choose(answers: Sequence[Answered], *, count: int = 12, right: int = 4) -> list[Example]:
+    """At most ``count`` answers, wrong ones first: kinds take turns, and images are not shown twice if others are left.
+
+    Args:
+        right: places kept for right answers (score 1), if there are so many; wrong ones take what is free.
+    """
+    wrong_ones = [answer for answer in answers if answer.score < 1]
+    right_ones = [answer for answer in answers if answer.score >= 1]
+    kept = min(right, len(right_ones))
+    chosen = _take_turns(wrong_ones, count - kept)
+    chosen += _take_turns(right_ones, count - len(chosen))
+    return [_example(answer) for answer in chosen]
+
+
+def _take_turns(answers: Sequence[Answered], count: int) -> list[Answered]:
+    """``count`` answers, one kind after the other; within a kind, answers about new images come first."""
+    by_kind: dict[str, list[Answered]] = {}
+    for answer in answers:
+        by_kind.setdefault(answer.kind, []).append(answer)
+    chosen: list[Answered] = []
+    seen: set[tuple[str, ...]] = set()
+    while len(chosen) < count and any(by_kind.values()):
+        for kind in sorted(by_kind):
+            if by_kind[kind] and len(chosen) < count:
+                fresh = next((answer for answer in by_kind[kind] if answer.images not in seen), by_kind[kind][0])
+                by_kind[kind].remove(fresh)
+                seen.add(fresh.images)
+                chosen.append(fresh)
+    return chosen
+
+
+def _example(answer: Answered) -> Example:
+    images, gone = [], []
+    for path in answer.images[:IMAGES]:
+        try:
+            images.append(inline(open_image(path)))
+        except DataError as error:
+            gone.append(str(error))
+    if len(answer.images) > IMAGES:
+        gone.append(f"{len(answer.images) - IMAGES} more images are not shown")
+    return Example(answered=answer, right=answer.score >= 1, images=images, gone=gone)
+
+
+def inline(image: Image.Image) -> str:
+    """A small PNG of ``image`` as a ``data:`` address."""
+    small = image.copy()
+    small.thumbnail((SIDE, SIDE))
+    stream = io.BytesIO()
+    small.save(stream, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -1,0 +1,100 @@
+"""The words, table and chart of an ablation, for the template."""
+
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from polyvex.ablation.compare import Result
+from polyvex.report.charts import Score, accuracy_chart, budget_chart
+from polyvex.report.collect import percent
+from polyvex.report.grid import HOW, AblationRecord, verdict
+from polyvex.report.tables import axis_names, plain
+
+HALF = 50.0
+"""Half the width of a strip, which shows an interval around zero."""
+
+
+def grid_view(record: AblationRecord) -> dict[str, Any]:
+    """What the template says of an ablation."""
+    chart, legend = _chart(record.results)
+    base = tomllib.loads(record.base_text)
+    return {
+        "name": str(base.get("name", record.folder.name)),
+        "axes": [
+            (name, values if isinstance(values, str) else ", ".join(map(plain, values)))
+            for name, values in record.axes.items()
+        ],
+        "cells": len(record.cells),
+        "heads": axis_names(record.results),
+        "rows": _rows(record.results),
+        "first": record.results[0].label if record.results else "",
+        "chart": chart,
+        "legend": legend,
+        "verdict": verdict(record.results),
+        "how": HOW,
+        "failed": [(label, reason, record.tracebacks.get(label, "")) for label, reason in record.failed.items()],
+        "finished": _finished(record),
+        "base": record.base_text,
+    }
+
+
+def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    reach = max((abs(end) for one in results for end in one.difference_interval or ()), default=0.0) or 1.0
+    return [
+        {
+            "values": [plain(value) for value in one.values.values()],
+            "tokens": one.visual_tokens,
+            "positions": one.positions,
+            "questions": one.questions,
+            "accuracy": percent(one.accuracy),
+            "interval": f"{percent(one.interval[0])} – {percent(one.interval[1])}",
+            "difference": _signed(one.difference),
+            "difference_interval": " to ".join(_signed(end) for end in one.difference_interval or ()),
+            "strip": _strip(one, reach),
+            "seeds": [(seed, percent(share)) for seed, share in zip(one.seeds, one.by_seed, strict=True)],
+        }
+        for one in results
+    ]
+
+
+def _signed(share: float | None) -> str:
+    return "" if share is None else f"{share:+.1%}".replace("-", "\N{MINUS SIGN}")
+
+
+def _strip(one: Result, reach: float) -> dict[str, float] | None:
+    """Where the ends and the middle of a difference's interval lie on a strip; None for the first cell."""
+    if one.difference is None or one.difference_interval is None:
+        return None
+    low, high = one.difference_interval
+    return {
+        name: round(HALF + 0.94 * HALF * value / reach, 1)
+        for name, value in (("low", low), ("high", high), ("at", one.difference))
+    }
+
+
+def _chart(results: Sequence[Result]) -> tuple[Markup | None, list[tuple[str, str]]]:
+    """Accuracy against positions used; where all use the same number, each cell on a line of its own."""
+    if not results:
+        return None, []
+    if len({one.positions for one in results}) > 1:
+        svg, legend = budget_chart(results, key="grid")
+        return Markup(svg), legend if len(legend) > 1 else []
+    scores = [
+        Score(
+            label=" ".join(map(plain, one.values.values())),
+            value=one.accuracy,
+            low=one.interval[0],
+            high=one.interval[1],
+        )
+        for one in results
+    ]
+    return Markup(accuracy_chart(scores, key="grid")), []
+
+
+def _finished(record: AblationRecord) -> list[tuple[str, str, str]]:
+    """Of a grid that has not run to its end: cell, seed and accuracy of those that are finished."""
+    if record.cells:
+        return []
+    return [(str(one["label"]), str(one["seed"]), percent(one["accuracy"])) for one in record.finished]
