@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -11,7 +11,7 @@ from PIL import Image
 from polyvex.encoders.images import open_image
 from polyvex.errors import RunError
 from polyvex.hooks.manager import Registries, load_registries
-from polyvex.training.rundir import open_run
+from polyvex.rundir import open_run
 
 if TYPE_CHECKING:
     from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
@@ -47,7 +47,8 @@ class Assistant:
         pictures = [_picture(one) for one in _as_list(image)]
         text = self.processor.prompt(question, images=len(pictures))
         inputs = self.processor(pictures or None, text).to(self.model.device)
-        output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        model: Any = self.model
+        output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         new = output[0, inputs["input_ids"].shape[1] :]
         text = self.processor.tokenizer.decode(new, skip_special_tokens=True).strip()
         return Answer(text=text, ids=new.tolist())

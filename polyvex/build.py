@@ -114,7 +114,7 @@ def build(recipe: Recipe, *, registries: Registries | None = None, texts: Iterab
         texts: what a tokenizer is trained on, where the language model wants that; the training split's questions
             and answers if not given.
     """
-    from polyvex.data.texts import training_texts
+    from polyvex.recipe.samples import training_texts
 
     registries = registries or load_registries()
     processor = make_processor(recipe, registries, training_texts(recipe, registries) if texts is None else texts)

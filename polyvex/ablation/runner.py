@@ -14,7 +14,7 @@ from polyvex.errors import PolyvexError, RunError
 from polyvex.hooks.manager import Registries
 from polyvex.plan.tokens import budgets
 from polyvex.recipe.schema import Recipe
-from polyvex.training.rundir import dump_recipe, write_whole
+from polyvex.rundir import dump_recipe, write_whole
 from polyvex.training.stages import Stopped, train
 
 Say = Callable[[str], None]

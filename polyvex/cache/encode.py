@@ -106,8 +106,8 @@ def check_unreadable(recipe: Recipe, unreadable: dict[str, str], *, total: int) 
     limit = 0.0 if recipe.data.on_unreadable == "stop" else recipe.data.max_unreadable
     if share > limit:
         raise DataError(
-            f"{len(unreadable)} of {total} images cannot be read ({share:.1%}), at most {limit:.1%} are allowed. First: "
-            f"{path}: {reason}. Mend the files, or raise data.max_unreadable (on_unreadable is "
+            f"{len(unreadable)} of {total} images cannot be read ({share:.1%}), at most {limit:.1%} are allowed. "
+            f"First: {path}: {reason}. Mend the files, or raise data.max_unreadable (on_unreadable is "
             f"'{recipe.data.on_unreadable}')"
         )
 

@@ -33,8 +33,9 @@ def run(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
-        if hasattr(error, "show"):  # wrong usage: typer carries a click of its own, whose classes are private
-            error.show()
+        # Wrong usage: typer carries a click of its own, whose exceptions have no public name.
+        if show := getattr(error, "show", None):
+            show()
             return WRONG_INPUT
         if debug:
             raise

@@ -50,7 +50,7 @@ def compose(
 def show(recipe: RecipeFile, changes: Changes = None, as_json: AsJson = False) -> None:
     """Print a recipe with every default written out, after --set."""
     from polyvex.recipe import read_recipe
-    from polyvex.training.rundir import dump_recipe
+    from polyvex.rundir import dump_recipe
 
     checked = read_recipe(recipe, overrides=changes or ())
     print_json(checked.dump()) if as_json else typer.echo(dump_recipe(checked), nl=False)

@@ -77,3 +77,11 @@ class Collator:
 
 def _padded(rows: list[list[int]], length: int, fill: int) -> Tensor:
     return torch.tensor([row + [fill] * (length - len(row)) for row in rows])
+
+
+def pad_left(rows: list[list[int]], pad: int) -> dict[str, Tensor]:
+    """Ids and mask, [batch seq], padded on the left as generation needs it."""
+    longest = max(map(len, rows), default=0)
+    ids = [[pad] * (longest - len(row)) + row for row in rows]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}

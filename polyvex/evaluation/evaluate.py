@@ -10,9 +10,8 @@ import torch
 from tqdm import tqdm
 
 from polyvex.data.base import Sample
-from polyvex.data.batches import ReadTokens
+from polyvex.data.batches import ReadTokens, pad_left
 from polyvex.evaluation.base import Metric
-from polyvex.recipe.schema import EvaluationTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,8 @@ def evaluate(
     read_tokens: ReadTokens,
     *,
     metric: tuple[str, Metric],
-    options: EvaluationTable,
+    batch_size: int,
+    max_new_tokens: int,
     name: str,
     images: bool = True,
     skipped: int = 0,
@@ -100,10 +100,11 @@ def evaluate(
     """Greedy answers to all ``samples``; questions of like length are answered together.
 
     Args:
+        metric: the metric and its name.
+        batch_size: questions at a time.
+        max_new_tokens: longest answer.
         images: false asks without the images, which tells how far guessing gets.
     """
-    from polyvex.model.processing import pad_left
-
     model.eval()
     prompts = processor.prompts
     counts = [len(sample.images) if images else 0 for sample in samples]
@@ -112,15 +113,15 @@ def evaluate(
     ]
     order = sorted(range(len(samples)), key=lambda index: len(ids[index]))
     texts = [""] * len(samples)
-    starts = range(0, len(order), options.batch_size)
+    starts = range(0, len(order), batch_size)
     for start in tqdm(starts, desc=f"answer {name}", unit="batch", disable=not progress):
-        chosen = order[start : start + options.batch_size]
+        chosen = order[start : start + batch_size]
         batch: dict[str, Any] = pad_left([ids[index] for index in chosen], processor.tokenizer.pad_token_id)
         paths = [path for index in chosen if counts[index] for path in samples[index].images]
         if paths:
             batch["encoder_tokens"] = {key: value.to(model.device) for key, value in read_tokens(paths).items()}
         batch = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in batch.items()}
-        output = model.generate(**batch, max_new_tokens=options.max_new_tokens, do_sample=False)
+        output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
         new = output[:, batch["input_ids"].shape[1] :]
         for index, text in zip(chosen, processor.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
             texts[index] = text.strip()

@@ -1,7 +1,7 @@
 """Any pretrained causal language model that transformers can load, from a local directory or the hub."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -56,7 +56,8 @@ class Pretrained(LanguageModel):
         from transformers import AutoModelForCausalLM
 
         try:
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loader: Any = AutoModelForCausalLM
+            model, report = loader.from_pretrained(
                 self.options.checkpoint,
                 revision=self.options.revision,
                 config=config,

@@ -23,6 +23,7 @@ class SmallLlamaOptions(LMOptions):
     kv_heads: int = Field(default=4, ge=1, description="Key and value heads; fewer than heads is grouped attention.")
     vocab_size: int = Field(default=512, ge=264, description="Tokens; 256 bytes, 3 special ones, then learned merges.")
     max_positions: int = Field(default=512, ge=8, description="Context: tokens, and positions, at most.")
+    init_std: float = Field(default=0.08, gt=0, description="Deviation of the first weights; small models want more.")
     rope_theta: float = Field(default=10_000.0, gt=0, description="Base of the rotary position embedding.")
 
     @model_validator(mode="after")
@@ -56,6 +57,7 @@ class SmallLlama(LanguageModel):
             num_key_value_heads=options.kv_heads,
             max_position_embeddings=options.max_positions,
             rope_parameters={"rope_type": "default", "rope_theta": options.rope_theta},
+            initializer_range=options.init_std,
             pad_token_id=0,
             bos_token_id=1,
             eos_token_id=2,

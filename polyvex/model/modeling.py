@@ -40,7 +40,7 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
     config: PolyvexConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]  # noqa: RUF012 - as transformers writes it
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = False  # it takes shared positions for packed sequences and cuts attention without a word
@@ -142,7 +142,9 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         over passes is what one large pass would give; auxiliary losses are shared out in the same proportion.
         """
         vocabulary = self.lm.config.vocab_size
-        answer = ForCausalLMLoss(result.logits, labels, vocab_size=vocabulary, num_items_in_batch=num_items)
+        logits: Any = result.logits
+        items: Any = num_items
+        answer = ForCausalLMLoss(logits, labels, vocab_size=vocabulary, num_items_in_batch=items)
         share = 1.0 if num_items is None else (labels[:, 1:] != -100).sum() / num_items
         weights = self.config.loss or {}
         result.answer_loss, result.aux = answer, aux
@@ -227,15 +229,18 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         layout = lay_out(inputs_tensor == self.config.image_token_id, valid, self.layout)
         return self.positions.assign(layout).ids
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, input_ids: Tensor, **kwargs: Any
+    ) -> dict[str, Any]:
         """As transformers does it, and images are passed on only while the prompt is read."""
-        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        parent: Any = super()
+        inputs = parent.prepare_inputs_for_generation(input_ids, **kwargs)
         if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
             inputs.pop("encoder_tokens", None)
             inputs.pop("pixel_values", None)
         return inputs
 
-    def _expand_inputs_for_generation(
+    def _expand_inputs_for_generation(  # type: ignore[override]
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Any]]:
         """Repeat each row for beams or several answers, and the images of a row with it."""
@@ -244,7 +249,8 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
             for key in ("pixel_values", "encoder_tokens"):
                 if kwargs.get(key) is not None:
                     kwargs[key] = {name: _repeat(values, counts, expand_size) for name, values in kwargs[key].items()}
-        return super()._expand_inputs_for_generation(
+        parent: Any = super()
+        return parent._expand_inputs_for_generation(
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
         )
 
@@ -258,9 +264,8 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
             WeightsError: if the checkpoint lacks a key, has one too many, or one of another shape.
         """
         wants_report = kwargs.pop("output_loading_info", False)
-        model, report = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
+        parent: Any = super()
+        model, report = parent.from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         found = {word: sorted(map(str, report[f"{word}_keys"])) for word in ("missing", "unexpected", "mismatched")}
         if bad := [f"{word}: {', '.join(keys[:5])}" for word, keys in found.items() if keys]:
             raise WeightsError(f"{pretrained_model_name_or_path} does not hold this model's weights; {'; '.join(bad)}")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 
 @dataclass

@@ -8,6 +8,7 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
+from polyvex.data.batches import pad_left
 from polyvex.data.prompt import IMAGE, PromptEncoder
 from polyvex.encoders.base import VisionEncoder
 from polyvex.encoders.images import to_rgb
@@ -123,14 +124,6 @@ class PolyvexProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """Names of the tensors that :meth:`__call__` returns."""
         return ["input_ids", "attention_mask", "pixel_values"]
-
-
-def pad_left(rows: list[list[int]], pad: int) -> dict[str, Tensor]:
-    """Ids and mask, [batch seq], padded on the left as generation needs it."""
-    longest = max(map(len, rows), default=0)
-    ids = [[pad] * (longest - len(row)) + row for row in rows]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
 
 AutoProcessor.register(PolyvexConfig, PolyvexProcessor, exist_ok=True)

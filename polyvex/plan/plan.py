@@ -9,14 +9,14 @@ import torch
 from polyvex.build import make_config
 from polyvex.cache.place import cache_root, places
 from polyvex.cache.store import TokenStore
-from polyvex.data.texts import read_split
 from polyvex.errors import PolyvexError
 from polyvex.hooks.manager import Registries
 from polyvex.moe.upcycle import install_experts
 from polyvex.plan.cost import StageCost, stage_cost
-from polyvex.plan.tokens import EncoderBudget, budgets
 from polyvex.plan.text import plan_text
+from polyvex.plan.tokens import EncoderBudget, budgets
 from polyvex.recipe.model import encoder_names
+from polyvex.recipe.samples import read_split
 from polyvex.recipe.schema import Recipe
 from polyvex.training.parts import freeze_all_but, selected
 
@@ -150,9 +150,9 @@ def _data(recipe: Recipe, registries: Registries, notes: list[str]) -> tuple[int
 def _check_context(problems: list[str], context: int, tokens: int, text: int) -> None:
     if context and tokens + text > context:
         problems.append(
-            f"the language model's context holds {context} tokens, but {tokens} visual and about {text} text tokens need "
-            f"{tokens + text}. Sharing positions does not shorten the sequence: raise fusion.patches_per_token, lower "
-            f"an encoder's image_size, or take a language model with a longer context"
+            f"the language model's context holds {context} tokens, but {tokens} visual and about {text} text tokens "
+            f"need {tokens + text}. Sharing positions does not shorten the sequence: raise fusion.patches_per_token, "
+            f"lower an encoder's image_size, or take a language model with a longer context"
         )
 
 

@@ -36,19 +36,15 @@ class DataKeys(Options):
 
 def table_model(registry: Registry[Any], keys: type[Options] | None = None) -> Any:
     """The type of a table of one kind: a union over all registered names, told apart by ``use``."""
+    make: Any = create_model  # what is made at run time, a type checker cannot follow
     models = []
     for entry in registry:
         bases = (entry.component.Options, keys) if keys else (entry.component.Options,)
-        models.append(
-            create_model(
-                f"{registry.kind} {entry.name}".title().replace(" ", ""),
-                __base__=bases,
-                __doc__=entry.component.summary,
-                use=(Literal[entry.name], Field(description=f"Which {registry.kind}.")),
-            )
-        )
-    if not models:
-        return Annotated[Any, Field(description=f"No {registry.kind} is installed.")]
+        title = f"{registry.kind} {entry.name}".title().replace(" ", "")
+        use = (Literal[entry.name], Field(description=f"Which {registry.kind}."))  # type: ignore[valid-type]
+        models.append(make(title, __base__=bases, __doc__=entry.component.summary, use=use))
+    if not models:  # a table that no name fits, so that the problem is told like any other unknown name
+        return make(f"No{registry.kind.title()}", __base__=Options, use=(Literal[""], ...))
     if len(models) == 1:
         return models[0]
     return Annotated[Union[tuple(models)], Field(discriminator="use")]  # noqa: UP007 - built at run time
@@ -56,14 +52,14 @@ def table_model(registry: Registry[Any], keys: type[Options] | None = None) -> A
 
 def recipe_model(registries: Registries) -> type[Recipe]:
     """The class that reads a recipe strictly, with the tables of all installed components."""
-    moe = create_model(
-        "MoE", __base__=MoETable, __doc__=MoETable.__doc__, router=(table_model(registries.routers), ...)
-    )
-    return create_model(
+    make: Any = create_model
+    encoder: Any = table_model(registries.encoders, EncoderKeys)
+    moe = make("MoE", __base__=MoETable, __doc__=MoETable.__doc__, router=(table_model(registries.routers), ...))
+    return make(
         "Recipe",
         __base__=Recipe,
         __doc__=Recipe.__doc__,
-        encoders=(list[table_model(registries.encoders, EncoderKeys)], _like("encoders", min_length=1)),
+        encoders=(list[encoder], _like("encoders", min_length=1)),
         fusion=(table_model(registries.fusions), _like("fusion")),
         positions=(table_model(registries.position_schemes), _like("positions")),
         lm=(table_model(registries.language_models), _like("lm")),

@@ -59,16 +59,20 @@ def _by_place(details: list[ErrorDetails], raw: dict[str, Any]) -> dict[tuple[st
 def _place(loc: tuple[str | int, ...], raw: Any, *, keep_last: bool) -> tuple[str | int, ...]:
     """The part of a location that is also in the file: the checker adds the names of union members."""
     place: list[str | int] = []
-    here = raw
+    here: Any = raw
     for index, step in enumerate(loc):
-        if (isinstance(here, dict) and step in here) or (
-            isinstance(here, list) and isinstance(step, int) and step < len(here)
-        ):
+        if _has(here, step):
             here = here[step]
         elif not (keep_last and index == len(loc) - 1):
             continue
         place.append(step)
     return tuple(place)
+
+
+def _has(data: Any, step: str | int) -> bool:
+    if isinstance(data, list):
+        return isinstance(step, int) and step < len(data)
+    return isinstance(data, dict) and step in data
 
 
 def _sentence(place: tuple[str | int, ...], group: list[ErrorDetails], model: type[BaseModel], raw: Any) -> str:
@@ -143,9 +147,10 @@ def _described(model: type[BaseModel], place: tuple[str | int, ...], key: str, r
 
 def _model_at(model: type[BaseModel], place: tuple[str | int, ...], raw: Any) -> type[BaseModel] | None:
     """The class of the table at a location; unions are told apart by the ``use`` that the file gives."""
-    here, data = model, raw
+    here: type[BaseModel] = model
+    data: Any = raw
     for step in place:
-        data = data[step] if not isinstance(data, dict) or step in data else None
+        data = data[step] if _has(data, step) else None
         if isinstance(step, int):
             continue
         field = here.model_fields.get(step)

@@ -23,7 +23,7 @@ def read_table(
         PluginError: if no installed plugin registers the component.
         RecipeError: if its options no longer fit the installed version.
     """
-    if raw.get("use") not in registry:
+    if str(raw.get("use")) not in registry:
         hint = f" It came from the distribution {origin}: pip install '{origin}'." if origin else ""
         raise PluginError(unknown(registry.kind, str(raw.get("use")), registry.names()) + "." + hint)
     try:

@@ -26,7 +26,7 @@ COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#99
 DARK = ("#0072b2",)
 """Colours that need white numbers on them."""
 MARKERS = "osD^vP*X"
-WIDE, SMALL = 6.2, 3.9
+WIDE, SMALL = 5.5, 3.9
 """Widths in inches of 72 units; the page shows one unit as about one pixel, so that text keeps its size."""
 
 
@@ -50,7 +50,7 @@ def accuracy_chart(scores: Sequence[Score], *, key: str) -> str:
         axes.plot(score.value, row, "o", color=COLORS[0], markerfacecolor=face, markersize=7, markeredgewidth=1.6)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(scores) - 0.5, -0.5)
-    axes.set_yticks(range(len(scores)), [_short(score.label) for score in scores])
+    axes.set_yticks(range(len(scores)), [_short(score.label) for score in scores], parse_math=False)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="x", color=LINE, linewidth=0.8)
     told = "; ".join(
@@ -103,7 +103,7 @@ def load_chart(layer: str, shares: Mapping[str, Sequence[float]], *, key: str) -
             axes.vlines(left, row - 0.37, row + 0.37, color=GROUND, linewidth=1)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(shares) - 0.5, -0.5)
-    axes.set_yticks(range(len(shares)), [_short(source) for source in shares])
+    axes.set_yticks(range(len(shares)), [_short(source) for source in shares], parse_math=False)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     told = "; ".join(
         f"{source}: " + ", ".join(f"expert {expert} {share:.0%}" for expert, share in enumerate(values))

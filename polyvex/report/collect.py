@@ -11,6 +11,11 @@ from typing import Any
 from polyvex.errors import RunError
 from polyvex.evaluation.evaluate import Answered
 
+RECIPE = ("name", "seed", "encoders", "fusion", "positions", "lm", "data", "stages")
+DONE = ("seconds", "trained_parameters", "hashes_before", "hashes_after")
+LOCK = ("samples", "images", "unreadable_images")
+"""Keys without which a file of a run says too little for a report."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord:
@@ -75,18 +80,14 @@ def read_run(folder: Path) -> RunRecord:
         RunError: if a file of it is damaged; the file is named.
     """
     text = (folder / "recipe.toml").read_text(encoding="utf-8")
-    try:
-        recipe = tomllib.loads(text)
-        stages = [_stage(folder, index, table) for index, table in enumerate(recipe["stages"])]
-        name = str(recipe["name"])
-    except (tomllib.TOMLDecodeError, KeyError) as error:
-        raise RunError(f"{folder / 'recipe.toml'} is not a resolved recipe: {error!r}") from None
-    lock = read_json(folder / "lock.json") if (folder / "lock.json").exists() else None
+    recipe = _resolved(folder / "recipe.toml", text)
+    stages = [_stage(folder, index, table) for index, table in enumerate(recipe["stages"])]
+    lock = read_json(folder / "lock.json", needs=LOCK) if (folder / "lock.json").exists() else None
     known = {stage.label for stage in stages}
     others = [path for path in sorted((folder / "evaluation").glob("*.json")) if path.stem not in known]
     return RunRecord(
         folder=folder,
-        name=name,
+        name=str(recipe["name"]),
         recipe=recipe,
         recipe_text=text,
         lock=lock,
@@ -96,6 +97,17 @@ def read_run(folder: Path) -> RunRecord:
     )
 
 
+def _resolved(path: Path, text: str) -> dict[str, Any]:
+    """A recipe in which every default is written out, as training stores it."""
+    try:
+        recipe = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{path} is not valid TOML: {error}") from None
+    if lost := [key for key in RECIPE if key not in recipe]:
+        raise RunError(f"{path} is not the resolved recipe of a run: it lacks {', '.join(lost)}")
+    return recipe
+
+
 def _stage(folder: Path, index: int, table: dict[str, Any]) -> StageRecord:
     label = f"{index}-{table['name']}"
     here, summary = folder / "stages" / label, folder / "evaluation" / f"{label}.json"
@@ -103,7 +115,7 @@ def _stage(folder: Path, index: int, table: dict[str, Any]) -> StageRecord:
         label=label,
         table=table,
         metrics=read_lines(here / "metrics.jsonl"),
-        done=read_json(here / "done.json") if (here / "done.json").exists() else None,
+        done=read_json(here / "done.json", needs=DONE) if (here / "done.json").exists() else None,
         evaluation=_evaluation(summary) if summary.exists() else None,
     )
 
@@ -151,8 +163,8 @@ def _missing(
     return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+def read_json(path: Path, *, needs: Sequence[str] = ()) -> dict[str, Any]:
+    """A JSON object with at least the keys that it ``needs``.
 
     Raises:
         RunError: if the file is something else. It is named.
@@ -163,6 +175,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"cannot read {path}: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} holds {type(value).__name__}, expected an object")
+    if lost := [key for key in needs if key not in value]:
+        raise RunError(f"{path} lacks {', '.join(lost)}; was it written by another version of polyvex?")
     return value
 
 

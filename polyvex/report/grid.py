@@ -15,6 +15,7 @@ HOW = (
     "before the questions are resampled. So the intervals cover which questions were asked; they do not cover which "
     "seeds were trained, and they count each question as independent, also where several ask about one image."
 )
+RESULT = ("id", "label", "seed", "accuracy")
 ONE_SEED = "one seed: differences between cells also contain the luck of one training"
 
 
@@ -54,7 +55,7 @@ def read_ablation(folder: Path) -> AblationRecord:
     base = folder / "base.toml"
     cells: list[dict[str, Any]] = index.get("cells", [])
     planned = {cell["id"] for cell in cells}
-    finished = [read_json(found) for found in sorted((folder / "cells").glob("*/result.json"))]
+    finished = [read_json(found, needs=RESULT) for found in sorted((folder / "cells").glob("*/result.json"))]
     begun = [found for found in (folder / "cells").glob("*") if found.is_dir()] if not index else []
     return AblationRecord(
         folder=folder,
@@ -65,7 +66,7 @@ def read_ablation(folder: Path) -> AblationRecord:
         failed=dict(index.get("failed", {})),
         tracebacks=_tracebacks(folder, cells),
         finished=finished,
-        strangers=sum(record.get("id") not in planned for record in finished) if index else 0,
+        strangers=sum(record["id"] not in planned for record in finished) if index else 0,
         missing=[] if index else _unfinished(folder, len(begun), len(finished)),
     )
 

@@ -88,7 +88,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     last = next((stage.evaluation for stage in reversed(run.stages) if stage.evaluation), None)
     facts = [(f"accuracy after {last.name}", percent(last.accuracy))] if last else []
     facts += [("questions", f"{last.questions:,}")] if last else []
-    facts.append(("seed", str(run.recipe.get("seed", "not known"))))
+    facts.append(("seed", str(run.recipe["seed"])))
     if run.lock:
         facts += [("samples", f"{run.lock['samples']:,}"), ("images", f"{run.lock['images']:,}")]
         facts.append(("unreadable images", str(len(run.lock["unreadable_images"]))))
@@ -232,5 +232,6 @@ def _lock(lock: dict[str, Any] | None) -> Table:
                 [f"{key}: {name}", str(inner) if inner is not None else "none needed"] for name, inner in value.items()
             ]
         else:
-            rows.append([key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value)])
+            told = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+            rows.append([key.replace("_", " "), told])
     return Table(heads=["what", "value"], rows=rows, words=True)

@@ -10,7 +10,7 @@ from polyvex.errors import RunError
 from polyvex.report.collect import EvaluationRecord, RunRecord, percent, read_run
 from polyvex.report.grid import AblationRecord, is_ablation, read_ablation, verdict, warnings_of
 from polyvex.report.tables import columns, csv_text, markdown_text
-from polyvex.training.rundir import write_whole
+from polyvex.rundir import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Written:
         return {**asdict(self), "paths": [str(path) for path in self.paths]}
 
     def __str__(self) -> str:
-        lines = [f"NOTE: {sentence}" for sentence in self.loud]
+        lines = [f"! {sentence}" for sentence in self.loud]
         for one in self.evaluations:
             blind = "" if one["images"] else " WITHOUT images"
             low, high = one["interval"]

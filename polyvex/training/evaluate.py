@@ -7,14 +7,14 @@ from polyvex.answer import load
 from polyvex.cache.encode import fill_cache
 from polyvex.data.base import Sample
 from polyvex.data.batches import ReadTokens
-from polyvex.data.texts import read_split
 from polyvex.evaluation.evaluate import Evaluation, evaluate
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
 from polyvex.recipe import read_recipe
+from polyvex.recipe.samples import read_split
 from polyvex.recipe.schema import Recipe
+from polyvex.rundir import RunDirectory, open_run, write_whole
 from polyvex.training.routing import expert_load
-from polyvex.training.rundir import RunDirectory, open_run, write_whole
 from polyvex.training.session import Session
 
 LOADED_ON = 512
@@ -100,7 +100,8 @@ def _evaluate(
         samples,
         read_tokens,
         metric=(metric, registries.metrics[metric]()),
-        options=recipe.evaluation,
+        batch_size=recipe.evaluation.batch_size,
+        max_new_tokens=recipe.evaluation.max_new_tokens,
         name=name,
         images=images,
         skipped=skipped,

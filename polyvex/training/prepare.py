@@ -6,8 +6,8 @@ from pathlib import Path
 
 from polyvex.cache.encode import CacheReport, TokenCache, fill_cache
 from polyvex.data.base import Sample
-from polyvex.data.texts import read_split
 from polyvex.hooks.manager import Registries
+from polyvex.recipe.samples import read_split
 from polyvex.recipe.schema import Recipe
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from polyvex.build import make_processor
-from polyvex.data.texts import training_texts
 from polyvex.errors import RunError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexProcessor
+from polyvex.recipe.samples import training_texts
 from polyvex.recipe.schema import Recipe
+from polyvex.rundir import RunDirectory, write_whole
 from polyvex.training.lock import make_lock
 from polyvex.training.prepare import Prepared, prepare
-from polyvex.training.rundir import RunDirectory, write_whole
 
 Say = Callable[[str], None]
 

@@ -10,9 +10,9 @@ from polyvex.data.batches import Collator, ExampleDataset
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.recipe.schema import Recipe, Stage
+from polyvex.rundir import RunDirectory, StageDirectory
 from polyvex.training.evaluate import describe, evaluate_split
 from polyvex.training.parts import check_hashes, freeze_all_but, hashes, selected
-from polyvex.training.rundir import RunDirectory, StageDirectory
 from polyvex.training.session import Say, Session, open_session
 from polyvex.training.trainer import MetricsFile, StageTrainer, StopSoftly, arguments
 from polyvex.training.upcycle import upcycle
@@ -70,7 +70,7 @@ def train(
 def _run_stage(
     session: Session, index: int, stage: Stage, model: PolyvexForConditionalGeneration | None
 ) -> PolyvexForConditionalGeneration:
-    recipe, folder = session.recipe, session.run.stage(index, stage)
+    folder = session.run.stage(index, stage)
     folder.path.mkdir(parents=True, exist_ok=True)
     model = model or _model_before(session, index)
     if stage.upcycle:

@@ -1,5 +1,6 @@
 """transformers' Trainer for one stage: learning rates by part, losses by name, a stop that loses nothing."""
 
+import contextlib
 import json
 import signal
 from collections.abc import Mapping
@@ -63,7 +64,9 @@ class StageTrainer(Trainer):
             self.optimizer = torch.optim.AdamW(groups, weight_decay=self.stage.weight_decay)
         return self.optimizer
 
-    def compute_loss(self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(  # type: ignore[override]
+        self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
         """The model's own loss; its parts are kept for the log."""
         outputs = model(**inputs, num_items_in_batch=kwargs.get("num_items_in_batch"), use_cache=False)
         if not torch.isfinite(outputs.loss):
@@ -130,10 +133,8 @@ class StopSoftly(TrainerCallback):
 
     def __enter__(self) -> "StopSoftly":
         for number in (signal.SIGINT, signal.SIGTERM):
-            try:
+            with contextlib.suppress(ValueError):  # outside the main thread there is no Ctrl-C to catch
                 self._before[number] = signal.signal(number, self._catch)
-            except ValueError:  # not in the main thread: there is no Ctrl-C to catch
-                pass
         return self
 
     def __exit__(self, *_: object) -> None:

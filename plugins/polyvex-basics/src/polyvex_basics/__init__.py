@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from polyvex.encoders import VisionEncoder
 from polyvex.hooks import hookimpl
-
 from polyvex_basics.color_grid import ColorGrid, ColorGridOptions
 from polyvex_basics.patchify import Patchify, PatchifyOptions
 

@@ -7,6 +7,9 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from PIL.Image import Image
+from pydantic import Field
+from torch import Tensor
+
 from polyvex.encoders import (
     EncoderFacts,
     EncoderOptions,
@@ -18,8 +21,6 @@ from polyvex.encoders import (
     resize_square,
 )
 from polyvex.tokens import Grid, TokenShape, VisualTokens
-from pydantic import Field
-from torch import Tensor
 
 
 class ColorGridOptions(EncoderOptions):
@@ -45,7 +46,7 @@ class ColorGrid(VisionEncoder):
         self.grid = _grid(options)
 
     @classmethod
-    def describe(cls, options: ColorGridOptions) -> EncoderFacts:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def describe(cls, options: ColorGridOptions) -> EncoderFacts:  # type: ignore[override]
         """Tell tokens and grid.
 
         Raises:
@@ -61,7 +62,7 @@ class ColorGrid(VisionEncoder):
         )
 
     @classmethod
-    def weights(cls, options: ColorGridOptions) -> WeightsPlace:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def weights(cls, options: ColorGridOptions) -> WeightsPlace:  # type: ignore[override]
         """Nothing is needed."""
         return WeightsPlace(path=None, install="nothing to install", needed=False)
 

@@ -7,6 +7,9 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from PIL.Image import Image
+from pydantic import Field
+from torch import Tensor, nn
+
 from polyvex.encoders import (
     EncoderFacts,
     EncoderOptions,
@@ -18,8 +21,6 @@ from polyvex.encoders import (
     resize_square,
 )
 from polyvex.tokens import Grid, TokenShape, VisualTokens
-from pydantic import Field
-from torch import Tensor, nn
 
 
 class PatchifyOptions(EncoderOptions):
@@ -49,7 +50,7 @@ class Patchify(VisionEncoder):
         self._fill()
 
     @classmethod
-    def describe(cls, options: PatchifyOptions) -> EncoderFacts:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def describe(cls, options: PatchifyOptions) -> EncoderFacts:  # type: ignore[override]
         """Tell tokens, grid, width and cost.
 
         Raises:
@@ -67,7 +68,7 @@ class Patchify(VisionEncoder):
         )
 
     @classmethod
-    def weights(cls, options: PatchifyOptions) -> WeightsPlace:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def weights(cls, options: PatchifyOptions) -> WeightsPlace:  # type: ignore[override]
         """Nothing is needed."""
         return WeightsPlace(path=None, install="nothing to install", needed=False)
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from polyvex.encoders import VisionEncoder
 from polyvex.hooks import hookimpl
-
 from polyvex_dinov2.encoder import DinoV2Small, DinoV2SmallOptions
 
 __all__ = ["DinoV2Small", "DinoV2SmallOptions", "register_encoders"]

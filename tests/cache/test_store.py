@@ -1,0 +1,167 @@
+"""Tokens on disk: whole shards or nothing, and damage is told and mended."""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from polyvex.cache.store import TokenStore
+from polyvex.errors import CacheError
+
+ABOUT = {"encoder": "patchify", "dtype": "float32"}
+
+
+def values(*numbers: float) -> Tensor:
+    """One token of width 2 per image."""
+    return torch.tensor(numbers)[:, None, None].expand(-1, 1, 2).clone()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TokenStore:
+    made = TokenStore(tmp_path / "store", ABOUT)
+    made.write(["a", "b"], values(1, 2))
+    made.write(["c"], values(3))
+    return made
+
+
+def shards(store: TokenStore) -> list[Path]:
+    return sorted(store.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def test_tokens_come_back_in_the_order_of_the_question(store: TokenStore) -> None:
+    assert torch.equal(store.read(["c", "a", "c"]), values(3, 1, 3))
+
+
+def test_another_process_finds_them(store: TokenStore) -> None:
+    again = TokenStore(store.folder, ABOUT)
+    assert len(again) == 3
+    assert torch.equal(again.read(["a", "b", "c"]), values(1, 2, 3))
+
+
+def test_a_new_store_is_empty_and_makes_no_folder(tmp_path: Path) -> None:
+    store = TokenStore(tmp_path / "new", ABOUT)
+    assert (len(store), "a" in store, (tmp_path / "new").exists()) == (0, False, False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_precision_on_disk_is_kept(dtype: torch.dtype, tmp_path: Path) -> None:
+    TokenStore(tmp_path, ABOUT).write(["a"], values(1 / 3).to(dtype))
+    read = TokenStore(tmp_path, ABOUT).read(["a"])
+    assert read.dtype == dtype
+    assert torch.equal(read, values(1 / 3).to(dtype))
+
+
+def test_what_it_was_made_with_is_written_beside_it(store: TokenStore) -> None:
+    assert json.loads((store.folder / "about.json").read_text()) == ABOUT
+
+
+def test_the_first_of_two_writers_wins(store: TokenStore) -> None:
+    other = TokenStore(store.folder, ABOUT)
+    other._rows.clear()  # as if it had opened the store before the images were there
+    other.write(["a", "d"], values(9, 4))
+    again = TokenStore(store.folder, ABOUT)
+    assert torch.equal(again.read(["a", "d"]), values(1, 4))
+
+
+def test_a_missing_image_is_an_error_with_the_command(store: TokenStore) -> None:
+    with pytest.raises(CacheError) as caught:
+        store.read(["a", "x", "y"])
+    assert str(caught.value) == f"2 images are not in the cache {store.folder}. Run: polyvex cache RECIPE"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "gone", "longer"])
+def test_a_damaged_shard_is_dropped_with_a_warning_and_the_others_stay(damage: str, store: TokenStore) -> None:
+    shard = shards(store)[0]
+    if damage == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-1] if damage == "truncated" else shard.read_bytes() + b"x")
+    with pytest.warns(UserWarning, match=f"cache shard {shard} is damaged; its images are encoded again"):
+        again = TokenStore(store.folder, ABOUT)
+    assert ("a" in again, "b" in again, "c" in again) == (False, False, True)
+
+
+def test_a_dropped_image_can_be_written_again(store: TokenStore) -> None:
+    shards(store)[0].unlink()
+    with pytest.warns(UserWarning, match="is damaged"):
+        again = TokenStore(store.folder, ABOUT)
+    again.write(["a", "b"], values(1, 2))
+    assert torch.equal(TokenStore(store.folder, ABOUT).read(["a", "b", "c"]), values(1, 2, 3))
+
+
+def test_damage_is_told_once(store: TokenStore) -> None:
+    shards(store)[0].unlink()
+    with pytest.warns(UserWarning, match="is damaged"):
+        TokenStore(store.folder, ABOUT)
+    TokenStore(store.folder, ABOUT)  # warnings are errors here
+
+
+def test_a_shard_of_the_right_size_that_cannot_be_read_is_an_error_with_its_path(store: TokenStore) -> None:
+    shard = shards(store)[0]
+    shard.write_bytes(b"\xff" * shard.stat().st_size)
+    with pytest.raises(CacheError) as caught:
+        TokenStore(store.folder, ABOUT).read(["a"])
+    assert str(caught.value).startswith(f"cannot read {shard}: ")
+    assert str(caught.value).endswith("Delete it and cache again")
+
+
+def test_a_shard_without_tokens_is_an_error(store: TokenStore) -> None:
+    from safetensors.torch import save_file
+
+    shard = shards(store)[0]
+    size = shard.stat().st_size
+    save_file({"notoks": values(1, 2)}, shard)  # as long a name, so the file is as long
+    assert shard.stat().st_size == size
+    with pytest.raises(CacheError, match="cannot read"):
+        TokenStore(store.folder, ABOUT).read(["a"])
+
+
+def test_a_damaged_index_is_an_error_with_the_folder(store: TokenStore) -> None:
+    (store.folder / "index.sqlite").write_bytes(b"not a database" * 100)
+    with pytest.raises(CacheError) as caught:
+        TokenStore(store.folder, ABOUT)
+    assert str(caught.value).startswith(f"the index {store.folder / 'index.sqlite'} is damaged: ")
+    assert str(caught.value).endswith(f"Delete {store.folder}")
+
+
+@pytest.mark.parametrize("step", ["save_file", "os.replace", "index"])
+def test_a_writer_that_is_killed_leaves_all_of_a_shard_or_nothing(
+    step: str, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*args: object, **kwargs: object) -> None:
+        if step == "save_file":
+            Path(args[1]).write_bytes(b"half")  # type: ignore[arg-type]
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if step == "index":
+            patch.setattr(TokenStore, "_index", kill)
+        else:
+            patch.setattr(f"polyvex.cache.store.{step}", kill)
+        with pytest.raises(Killed):
+            store.write(["d"], values(4))
+    again = TokenStore(store.folder, ABOUT)  # no warning: what is not in the index is not damaged
+    assert ("d" in again, len(again)) == (False, 3)
+    again.write(["d"], values(4))
+    assert torch.equal(again.read(["d", "a"]), values(4, 1))
+
+
+def test_two_processes_may_write_at_once(store: TokenStore) -> None:
+    # One holds the index open while the other writes: it waits, it does not fail.
+    with closing(sqlite3.connect(store.folder / "index.sqlite")) as other:
+        other.execute("select * from tokens").fetchone()
+        store.write(["d"], values(4))
+    assert "d" in TokenStore(store.folder, ABOUT)
+
+
+def test_rows_of_a_shard_need_not_be_contiguous_in_memory(tmp_path: Path) -> None:
+    wide = torch.arange(12.0).reshape(2, 3, 2).transpose(1, 2)
+    TokenStore(tmp_path, ABOUT).write(["a", "b"], wide)
+    assert torch.equal(TokenStore(tmp_path, ABOUT).read(["a", "b"]), wide)

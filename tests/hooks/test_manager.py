@@ -1,0 +1,234 @@
+"""Finding plugins: clashes stop, broken plugins do not, nothing is global. Entry points are fakes."""
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from polyvex.errors import PluginError
+from polyvex.fusion import MLPFusion
+from polyvex.hooks import hookimpl, manager
+from polyvex.hooks.manager import BUILT_IN, KINDS, PluginStatus, Registries, load_registries
+from polyvex.positions.schemes import Sequential
+
+Install = Callable[..., None]
+
+
+def plugin(**hooks: Any) -> ModuleType:
+    """A plugin's module, from what each hook returns; an exception is raised instead."""
+    module = ModuleType("a_plugin")
+
+    def implement(result: Any) -> Callable[[], Any]:
+        def implementation() -> Any:
+            if isinstance(result, BaseException):
+                raise result
+            return result
+
+        return hookimpl(implementation)
+
+    for name, result in hooks.items():
+        setattr(module, name, implement(result))
+    return module
+
+
+class FakePoint:
+    """An entry point of a distribution that is not installed."""
+
+    def __init__(self, name: str, load: Callable[[], Any]):
+        self.name = name
+        self.load = load
+        self.dist = SimpleNamespace(metadata={"Name": f"polyvex-{name}"}, version="9.9")
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """A function that makes these modules (or errors at import) the only installed plugins."""
+
+    def make(**modules: Any) -> None:
+        def loader(module: Any) -> Callable[[], Any]:
+            def load() -> Any:
+                if isinstance(module, BaseException):
+                    raise module
+                return module
+
+            return load
+
+        points = [FakePoint(name, loader(module)) for name, module in modules.items()]
+        monkeypatch.setattr(manager, "entry_points", lambda group: points if group == "polyvex" else [])
+
+    return make
+
+
+def status_of(registries: Registries, name: str) -> PluginStatus:
+    (found,) = [status for status in registries.plugins if status.plugin.name == name]
+    return found
+
+
+def test_built_ins_come_through_the_same_hooks() -> None:
+    registries = load_registries(third_party=False)
+    assert [status.plugin.name for status in registries.plugins] == list(BUILT_IN)
+    assert registries.fusions.entry("mlp").plugin.distribution == "polyvex"
+    assert len(registries.encoders) == 0
+
+
+def test_each_kind_has_its_hook() -> None:
+    from polyvex.hooks import specs
+
+    hooks = {name for name in vars(specs) if name.startswith("register_")}
+    assert hooks == {f"register_{kind}" for kind in KINDS}
+
+
+def test_an_installed_plugin_is_found_with_its_distribution(install: Install) -> None:
+    install(mine=plugin(register_fusions={"mine": MLPFusion}))
+    registries = load_registries()
+    assert registries.fusions["mine"] is MLPFusion
+    assert str(registries.fusions.entry("mine").plugin) == "mine (polyvex-mine 9.9)"
+    status = status_of(registries, "mine")
+    assert (status.state, status.hooks) == ("loaded", ["register_fusions"])
+
+
+def test_one_plugin_may_bring_several_kinds(install: Install) -> None:
+    install(mine=plugin(register_fusions={"a": MLPFusion, "b": MLPFusion}, register_position_schemes={"c": Sequential}))
+    registries = load_registries()
+    assert {"a", "b"} <= set(registries.fusions.names())
+    assert "c" in registries.position_schemes
+
+
+def test_third_party_plugins_can_be_left_out(install: Install) -> None:
+    install(mine=plugin(register_fusions={"mine": MLPFusion}))
+    assert "mine" not in load_registries(third_party=False).fusions
+
+
+def test_plugins_can_be_passed_by_hand() -> None:
+    registries = load_registries(third_party=False, extra={"mine": plugin(register_fusions={"mine": MLPFusion})})
+    assert registries.fusions.entry("mine").plugin.distribution == "(passed by hand)"
+
+
+def test_two_plugins_of_one_name_stop_with_both_names(install: Install) -> None:
+    install(one=plugin(register_fusions={"same": MLPFusion}), two=plugin(register_fusions={"same": MLPFusion}))
+    with pytest.raises(PluginError) as caught:
+        load_registries()
+    assert str(caught.value) == (
+        "two plugins register the fusion 'same': one (polyvex-one 9.9) and two (polyvex-two 9.9). "
+        "Uninstall one, or block it: POLYVEX_DISABLE_PLUGINS=two"
+    )
+
+
+def test_a_plugin_cannot_take_a_built_in_name(install: Install) -> None:
+    install(mine=plugin(register_fusions={"mlp": MLPFusion}))
+    with pytest.raises(PluginError, match=r"two plugins register the fusion 'mlp': polyvex\.fusion .* and mine "):
+        load_registries()
+
+
+def test_one_name_in_two_kinds_is_no_clash(install: Install) -> None:
+    install(mine=plugin(register_fusions={"same": MLPFusion}, register_position_schemes={"same": Sequential}))
+    assert "same" in load_registries().position_schemes
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (ImportError("no module named\n  'timm'"), "import failed: ImportError: no module named 'timm'"),
+        (RuntimeError("GPU wanted"), "import failed: RuntimeError: GPU wanted"),
+        (plugin(register_fusions=RuntimeError("inside")), "RuntimeError: inside"),
+        (
+            plugin(register_fusions=["mlp"]),
+            "PluginError: register_fusions returned list, expected a mapping from name to class",
+        ),
+        (
+            plugin(register_fusions={"a": "MLPFusion"}),
+            "PluginError: register_fusions: 'a' is 'MLPFusion', expected a class",
+        ),
+    ],
+    ids=["import", "anything", "hook", "not-a-mapping", "not-a-class"],
+)
+def test_a_broken_plugin_is_told_and_the_others_go_on(module: Any, reason: str, install: Install) -> None:
+    install(aaa=module, zzz=plugin(register_fusions={"fine": MLPFusion}))
+    registries = load_registries()
+    assert "fine" in registries.fusions
+    (broken,) = registries.broken()
+    assert (broken.plugin.name, broken.state, broken.reason) == ("aaa", "broken", reason)
+    assert "Traceback" in broken.details
+
+
+def test_a_hook_that_returns_nothing_is_broken(install: Install) -> None:
+    # A forgotten `return` must not look like a plugin that was loaded.
+    install(mine=plugin(register_fusions=None))
+    (broken,) = load_registries().broken()
+    assert "register_fusions returned None" in broken.reason
+
+
+def test_a_broken_plugin_offers_nothing(install: Install) -> None:
+    install(mine=plugin(register_fusions={"mine": MLPFusion}, register_position_schemes=RuntimeError("inside")))
+    assert "mine" not in load_registries().fusions
+
+
+def test_a_misspelt_hook_is_named_with_the_right_ones(install: Install) -> None:
+    install(mine=plugin(register_encoder={}))
+    (broken,) = load_registries().broken()
+    assert broken.reason.startswith(
+        "PluginError: plugin mine (polyvex-mine 9.9) implements an unknown hook 'register_encoder'. Known: "
+    )
+    assert "register_encoders" in broken.reason
+
+
+def test_a_hook_with_arguments_is_broken(install: Install) -> None:
+    def register_fusions(app: object) -> Mapping[str, type]:
+        return {}
+
+    wrong = ModuleType("a_plugin")
+    wrong.register_fusions = hookimpl(register_fusions)  # type: ignore[attr-defined]
+    install(
+        mine=wrong,
+        other=plugin(register_fusions={"b": MLPFusion}),
+    )
+    registries = load_registries()
+    assert [status.plugin.name for status in registries.broken()] == ["mine"]
+    assert "b" in registries.fusions
+
+
+def test_plugins_by_hand_are_not_forgiven() -> None:
+    with pytest.raises(PluginError, match="unknown hook 'register_encoder'"):
+        load_registries(third_party=False, extra={"mine": plugin(register_encoder={})})
+
+
+@pytest.mark.parametrize("value", ["one", " one , ", "one,other"])
+def test_plugins_can_be_blocked_by_name(value: str, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(one=RuntimeError("must not be imported"), two=plugin(register_fusions={"two": MLPFusion}))
+    monkeypatch.setenv("POLYVEX_DISABLE_PLUGINS", value)
+    registries = load_registries()
+    status = status_of(registries, "one")
+    assert (status.state, status.reason) == ("disabled", "named in POLYVEX_DISABLE_PLUGINS")
+    assert "two" in registries.fusions
+
+
+def test_blocking_ends_a_clash(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(one=plugin(register_fusions={"same": MLPFusion}), two=plugin(register_fusions={"same": Sequential}))
+    monkeypatch.setenv("POLYVEX_DISABLE_PLUGINS", "two")
+    assert load_registries().fusions["same"] is MLPFusion
+
+
+def test_nothing_is_global(install: Install) -> None:
+    install(mine=plugin(register_fusions={"mine": MLPFusion}))
+    first = load_registries()
+    install()
+    second = load_registries()
+    assert "mine" in first.fusions
+    assert "mine" not in second.fusions
+    assert first.fusions is not second.fusions
+
+
+def test_plugins_are_loaded_in_the_order_of_their_names(install: Install) -> None:
+    install(b=plugin(register_fusions={"b": MLPFusion}), a=plugin(register_fusions={"a": MLPFusion}))
+    names = [status.plugin.name for status in load_registries().plugins]
+    assert names == [*BUILT_IN, "a", "b"]
+
+
+def test_an_entry_point_without_a_distribution_is_told_as_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint(name="mine", value="polyvex_no_such_module", group="polyvex")
+    monkeypatch.setattr(manager, "entry_points", lambda group: [point])
+    (broken,) = load_registries().broken()
+    assert (broken.plugin.distribution, broken.plugin.version) == ("unknown", "")
+    assert "polyvex_no_such_module" in broken.reason

@@ -1,0 +1,139 @@
+"""Experts: the two ways to compute them agree, with one another, with transformers, and with a loop over tokens."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import MixtralConfig
+from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+
+from polyvex.moe import Routing, TopKRouter
+from polyvex.moe.experts import Backend, GatedExperts
+from polyvex.moe.layer import MoEFeedForward
+from polyvex.moe.routers import TopKOptions
+
+BACKENDS: tuple[Backend, ...] = ("loop", "grouped_mm", "auto")
+
+
+def experts(backend: Backend, *, count: int = 4, dim: int = 8, hidden: int = 12) -> GatedExperts:
+    torch.manual_seed(0)
+    made = GatedExperts(num_experts=count, dim=dim, hidden=hidden, act=F.silu, backend=backend)
+    with torch.no_grad():
+        for weights in made.parameters():
+            weights.normal_()
+    return made
+
+
+def route(tokens: Tensor, *, count: int = 4, k: int = 2) -> Routing:
+    torch.manual_seed(1)
+    return TopKRouter(TopKOptions(k=k, init_std=1.0), dim=tokens.shape[-1], num_experts=count)(tokens)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_output_is_the_weighted_sum_over_a_tokens_experts(backend: Backend, k: int, tokens: Tensor) -> None:
+    made, routing = experts(backend), route(tokens, k=k)
+
+    def ffn(token: Tensor, index: Tensor) -> Tensor:
+        gate, up = (made.gate_up[index] @ token).chunk(2)
+        return made.down[index] @ (F.silu(gate) * up)
+
+    expected = torch.zeros(12, 8)
+    for place, token in enumerate(tokens):
+        for weight, index in zip(routing.weight[place], routing.expert[place], strict=True):
+            expected[place] += weight * ffn(token, index)
+    assert torch.allclose(made(tokens, routing), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "k"), [(4, 1), (4, 2), (16, 3)])
+def test_loop_is_grouped_mm_in_values_and_gradients(count: int, k: int, tokens: Tensor) -> None:
+    results = {}
+    for backend in ("loop", "grouped_mm"):
+        made = experts(backend, count=count)
+        inputs = tokens.clone().requires_grad_(True)
+        torch.manual_seed(1)
+        router = TopKRouter(TopKOptions(k=k, init_std=1.0), dim=8, num_experts=count)
+        output = made(inputs, router(inputs))
+        output.square().sum().backward()
+        results[backend] = [output.detach(), inputs.grad, router.weight.grad, made.gate_up.grad, made.down.grad]
+    for loop, grouped in zip(results["loop"], results["grouped_mm"], strict=True):
+        assert loop is not None
+        assert grouped is not None
+        assert loop.abs().max() > 0
+        assert torch.allclose(loop, grouped, rtol=1e-4, atol=1e-3 * loop.abs().max().item())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_expert_that_nobody_chooses_gets_a_zero_gradient(backend: Backend, tokens: Tensor) -> None:
+    # Fused weights: no parameter is ever "unused", so data-parallel training needs no special care.
+    made = experts(backend)
+    routing = Routing(
+        expert=torch.full((12, 1), 2), weight=torch.ones(12, 1), logits=torch.zeros(12, 4), probs=torch.zeros(12, 4)
+    )
+    made(tokens, routing).sum().backward()
+    assert made.down.grad is not None
+    assert [bool(slice_.any()) for slice_ in made.down.grad] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_permuting_the_tokens_permutes_the_output(backend: Backend, tokens: Tensor) -> None:
+    made = experts(backend)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(made(tokens[order], route(tokens[order])), made(tokens, route(tokens))[order], atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_tokens_give_no_output(backend: Backend) -> None:
+    empty = torch.zeros(0, 8)
+    assert experts(backend)(empty, route(empty)).shape == (0, 8)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_layer_is_mixtrals_block_at_equal_weights(backend: Backend) -> None:
+    config = MixtralConfig(
+        hidden_size=8, intermediate_size=12, num_local_experts=4, num_experts_per_tok=2, hidden_act="silu"
+    )
+    config._experts_implementation = "eager"
+    mixtral = MixtralSparseMoeBlock(config)
+    ours = MoEFeedForward(
+        router=TopKRouter(TopKOptions(k=2, init_std=1.0), dim=8, num_experts=4), experts=experts(backend)
+    )
+    with torch.no_grad():
+        mixtral.gate.weight.copy_(ours.router.weight)
+        mixtral.experts.gate_up_proj.copy_(ours.experts.gate_up)
+        mixtral.experts.down_proj.copy_(ours.experts.down)
+    hidden = torch.randn(2, 5, 8)
+    assert torch.allclose(ours(hidden), mixtral(hidden), atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "grouped"), [(8, False), (16, True)])
+def test_auto_groups_many_experts_and_loops_over_few(
+    count: int, grouped: bool, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    for name in ("_loop", "_grouped"):
+        plain: Callable[..., Tensor] = getattr(GatedExperts, name)
+
+        def spy(*args: object, name: str = name, plain: Callable[..., Tensor] = plain) -> Tensor:
+            used.append(name)
+            return plain(*args)
+
+        monkeypatch.setattr(GatedExperts, name, spy)
+    experts("auto", count=count)(tokens, route(tokens, count=count))
+    assert used == ["_grouped" if grouped else "_loop"]
+
+
+def test_auto_loops_where_rows_are_not_16_bytes() -> None:
+    # 3 floats are 12 bytes, which grouped GEMMs refuse; auto must not run into that.
+    odd = torch.randn(5, 3)
+    made, loop = experts("auto", count=16, dim=3, hidden=5), experts("loop", count=16, dim=3, hidden=5)
+    routing = route(odd, count=16)
+    assert torch.equal(made(odd, routing), loop(odd, routing))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_output_keeps_the_models_precision(backend: Backend, tokens: Tensor) -> None:
+    made = experts(backend, hidden=16).to(torch.bfloat16)  # 16 · 2 bytes: grouped GEMMs want multiples of 16
+    assert made(tokens.bfloat16(), route(tokens)).dtype == torch.bfloat16

@@ -1,0 +1,111 @@
+"""The top-k router: by hand, by law, and against Mixtral's."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import MixtralConfig
+from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
+
+from polyvex.moe import TopKRouter
+from polyvex.moe.routers import TopKOptions
+
+
+def router(dim: int = 8, num_experts: int = 4, **options: Any) -> TopKRouter:
+    torch.manual_seed(0)
+    return TopKRouter(TopKOptions(init_std=1.0, **options), dim=dim, num_experts=num_experts)
+
+
+def test_choice_by_hand() -> None:
+    # One token [1, 0]; logits are the first column: ln 1, ln 3, ln 2. Softmax: 1/6, 3/6, 2/6.
+    one = router(dim=2, num_experts=3, k=2)
+    with torch.no_grad():
+        one.weight.copy_(torch.tensor([[1.0, 9.0], [3.0, 9.0], [2.0, 9.0]]).log())
+    routing = one(torch.tensor([[1.0, 0.0]]))
+    assert routing.expert.tolist() == [[1, 2]]
+    assert routing.probs.tolist()[0] == pytest.approx([1 / 6, 3 / 6, 2 / 6])
+    # Renormalised over the kept: 3/5 and 2/5.
+    assert routing.weight.tolist()[0] == pytest.approx([3 / 5, 2 / 5])
+
+
+def test_raw_probabilities_are_kept_without_renormalising() -> None:
+    one = router(dim=2, num_experts=3, k=2, renormalize=False)
+    with torch.no_grad():
+        one.weight.copy_(torch.tensor([[1.0, 9.0], [3.0, 9.0], [2.0, 9.0]]).log())
+    assert one(torch.tensor([[1.0, 0.0]])).weight.tolist()[0] == pytest.approx([3 / 6, 2 / 6])
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_the_decision_is_mixtrals(tokens: Tensor, k: int) -> None:
+    mixtral = MixtralTopKRouter(MixtralConfig(hidden_size=8, num_local_experts=4, num_experts_per_tok=k))
+    ours = router(k=k)
+    with torch.no_grad():
+        mixtral.weight.copy_(ours.weight)
+    logits, weights, experts = mixtral(tokens)
+    routing = ours(tokens)
+    assert torch.equal(routing.expert, experts)
+    assert torch.allclose(routing.weight, weights, atol=1e-6)
+    assert torch.allclose(routing.logits, logits, atol=1e-6)
+
+
+def test_softmax_then_top_k_renormalised_is_softmax_over_the_kept(tokens: Tensor) -> None:
+    routing = router(k=2)(tokens)
+    kept = routing.logits.gather(1, routing.expert).softmax(dim=-1)
+    assert torch.allclose(routing.weight, kept, atol=1e-6)
+
+
+@pytest.mark.parametrize("renormalize", [True, False])
+def test_weights_sum_to_one_exactly_when_said(tokens: Tensor, renormalize: bool) -> None:
+    one = router(k=2, renormalize=renormalize)
+    sums = one(tokens).weight.sum(dim=-1)
+    assert one.weights_sum_to_one(one.options) is renormalize
+    assert torch.allclose(sums, torch.ones(12)) is renormalize
+
+
+def test_choices_come_best_first(tokens: Tensor) -> None:
+    weight = router(k=4)(tokens).weight
+    assert (weight.diff(dim=1) <= 0).all()
+
+
+def test_the_same_tokens_get_the_same_experts_in_training_and_after(tokens: Tensor) -> None:
+    one = router(k=2)
+    torch.manual_seed(1)
+    training = one.train()(tokens)
+    torch.manual_seed(2)
+    after = one.eval()(tokens)
+    assert torch.equal(training.expert, after.expert)
+    assert torch.equal(training.weight, after.weight)
+
+
+def test_a_token_is_routed_alone(tokens: Tensor) -> None:
+    # No capacity, so neither later tokens nor other samples decide: what makes cached decoding equal the full pass.
+    one = router(k=2)
+    together = one(tokens)
+    alone = [one(token[None]) for token in tokens]
+    assert torch.equal(together.expert, torch.cat([routing.expert for routing in alone]))
+    assert torch.allclose(together.weight, torch.cat([routing.weight for routing in alone]), atol=1e-6)
+
+
+def test_ties_go_to_the_lower_index(tokens: Tensor) -> None:
+    one = router(k=2)
+    with torch.no_grad():
+        one.weight.zero_()
+    assert one(tokens).expert.tolist() == [[0, 1]] * 12
+
+
+def test_decisions_are_in_float32_whatever_the_models_precision(tokens: Tensor) -> None:
+    one = router(k=2).to(torch.bfloat16)
+    routing = one(tokens.bfloat16())
+    assert routing.logits.dtype == routing.probs.dtype == routing.weight.dtype == torch.float32
+    exact = tokens.bfloat16().float() @ one.weight.float().T
+    assert torch.equal(routing.logits, exact)
+
+
+def test_more_choices_than_experts_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^router k is 5, but there are only 4 experts\. Lower k or add experts$"):
+        router(k=5)
+
+
+def test_experts_per_token_is_k() -> None:
+    assert TopKRouter.experts_per_token(TopKOptions(k=3)) == 3

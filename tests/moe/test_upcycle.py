@@ -1,0 +1,198 @@
+"""Upcycling: which layers, exact copies, the same model at step 0, and refusals."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from polyvex.errors import RecipeError
+from polyvex.moe import TopKRouter
+from polyvex.moe.layer import MoEFeedForward
+from polyvex.moe.routers import TopKOptions
+from polyvex.moe.upcycle import MoEOptions, chosen_layers, install_experts, moe_layers
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 4,
+}
+
+
+def llama(**changes: Any) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**{**SIZES, **changes})).eval()
+
+
+def upcycle(lm: nn.Module, *, copy: bool = True, k: int = 2, renormalize: bool = True, **options: Any) -> list[str]:
+    torch.manual_seed(1)
+    router = TopKOptions(k=k, renormalize=renormalize, init_std=1.0)
+    return install_experts(lm, MoEOptions(**options), (TopKRouter, router), copy=copy)
+
+
+@pytest.mark.parametrize(
+    ("choice", "count", "expected"),
+    [
+        ("first_half", 5, [0, 1]),
+        ("second_half", 5, [2, 3, 4]),
+        ("first_half", 4, [0, 1]),
+        ("second_half", 4, [2, 3]),
+        ("sparse", 5, [0, 2, 4]),
+        ("sparse", 4, [0, 2]),
+        ("dense", 3, [0, 1, 2]),
+        ([3, 0], 4, [0, 3]),
+        ([], 4, []),
+    ],
+)
+def test_layers_are_chosen_as_in_moe_llavas_code(choice: Any, count: int, expected: list[int]) -> None:
+    assert chosen_layers(choice, count) == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_halves_make_the_whole(count: int) -> None:
+    assert chosen_layers("first_half", count) + chosen_layers("second_half", count) == chosen_layers("dense", count)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ([0, 4], "moe layers [4] are out of range: the language model has layers 0 to 3"),
+        ([-1], "moe layers [-1] are out of range: the language model has layers 0 to 3"),
+        ([1, 1], "moe layers [1, 1] name a layer twice"),
+    ],
+)
+def test_wrong_layer_lists_are_refused(choice: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match="moe layers") as caught:
+        chosen_layers(choice, 4)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("layers", ["first_half", "second_half", "sparse", "dense", [1], [0, 3]])
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_the_upcycled_model_is_the_dense_one_at_step_0(layers: Any, k: int) -> None:
+    lm = llama()
+    ids = torch.randint(50, (2, 9))
+    with torch.no_grad():
+        dense = lm(input_ids=ids).logits
+        upcycle(lm, layers=layers, k=k)
+        assert torch.allclose(lm(input_ids=ids).logits, dense, atol=1e-5)
+
+
+def test_raw_probabilities_do_not_give_the_dense_model() -> None:
+    # The negative of the law above: without weights that sum to one the copies are scaled down.
+    lm = llama()
+    ids = torch.randint(50, (2, 9))
+    with torch.no_grad():
+        dense = lm(input_ids=ids).logits
+        upcycle(lm, layers="dense", renormalize=False)
+        assert not torch.allclose(lm(input_ids=ids).logits, dense, atol=1e-3)
+
+
+def test_every_expert_is_an_exact_copy() -> None:
+    lm = llama()
+    dense = lm.model.layers[0].mlp
+    upcycle(lm, layers=[0], num_experts=3)
+    sparse = lm.model.layers[0].mlp
+    assert isinstance(sparse, MoEFeedForward)
+    for index in range(3):
+        assert torch.equal(sparse.experts.gate_up[index], torch.cat([dense.gate_proj.weight, dense.up_proj.weight]))
+        assert torch.equal(sparse.experts.down[index], dense.down_proj.weight)
+
+
+def test_experts_can_part_ways() -> None:
+    # `expand` alone would share memory, and all experts would stay one.
+    lm = llama()
+    upcycle(lm, layers=[0], num_experts=3)
+    sparse = lm.model.layers[0].mlp
+    with torch.no_grad():
+        sparse.experts.gate_up[0].zero_()
+        sparse.experts.down[0].zero_()
+    assert sparse.experts.gate_up[1].any()
+    assert sparse.experts.down[1].any()
+
+
+def test_only_the_chosen_layers_change_and_are_named() -> None:
+    lm = llama()
+    kept = [lm.model.layers[index].mlp for index in (1, 3)]
+    assert upcycle(lm, layers="sparse") == ["layers.0.mlp", "layers.2.mlp"]
+    assert [lm.model.layers[index].mlp for index in (1, 3)] == kept
+    assert [name for name, _ in moe_layers(lm)] == ["model.layers.0.mlp", "model.layers.2.mlp"]
+
+
+def test_without_copying_weights_are_fresh() -> None:
+    lm = llama()
+    dense = lm.model.layers[0].mlp
+    upcycle(lm, layers=[0], copy=False)
+    assert not torch.equal(lm.model.layers[0].mlp.experts.down[0], dense.down_proj.weight)
+
+
+def test_the_ffns_activation_and_precision_are_kept() -> None:
+    lm = llama(hidden_act="gelu").to(torch.bfloat16)
+    act = lm.model.layers[0].mlp.act_fn
+    upcycle(lm, layers=[0])
+    assert lm.model.layers[0].mlp.experts.act is act
+    assert lm.model.layers[0].mlp.experts.down.dtype == torch.bfloat16
+
+
+def test_other_gated_models_can_be_upcycled() -> None:
+    torch.manual_seed(0)
+    lm = Qwen2ForCausalLM(Qwen2Config(**SIZES)).eval()
+    ids = torch.randint(50, (2, 9))
+    with torch.no_grad():
+        dense = lm(input_ids=ids).logits
+        upcycle(lm, layers="sparse")
+        assert torch.allclose(lm(input_ids=ids).logits, dense, atol=1e-5)
+
+
+def refused() -> dict[str, tuple[Callable[[], nn.Module], str]]:
+    twice = llama()
+    upcycle(twice, layers=[0])
+    parts = "gate_proj, up_proj, down_proj, act_fn"
+    gated = "only gated FFNs as Llama's can be upcycled"
+    return {
+        "gpt2": (
+            lambda: GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2)),
+            "GPT2LMHeadModel keeps no list of layers at model.layers, so it cannot be upcycled",
+        ),
+        "mixtral": (
+            lambda: MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=2)),
+            f"layer 0 cannot become experts: MixtralSparseMoeBlock has no {parts}; {gated}",
+        ),
+        "biases": (
+            lambda: llama(mlp_bias=True),
+            "layer 0 cannot become experts: LlamaMLP has biases in gate_proj, up_proj, down_proj; experts have none",
+        ),
+        "twice": (
+            lambda: twice,
+            f"layer 0 cannot become experts: MoEFeedForward has no {parts}; {gated}",
+        ),
+    }
+
+
+@pytest.mark.parametrize("case", ["gpt2", "mixtral", "biases", "twice"])
+def test_what_cannot_become_experts_is_refused(case: str) -> None:
+    make, message = refused()[case]
+    with pytest.raises(RecipeError) as caught:
+        upcycle(make(), layers=[0])
+    assert caught.value.problems == [f"[moe]: {message}"]
+
+
+def test_the_same_seed_gives_the_same_router() -> None:
+    first, second = llama(), llama()
+    upcycle(first, layers=[0])
+    upcycle(second, layers=[0])
+    assert torch.equal(first.model.layers[0].mlp.router.weight, second.model.layers[0].mlp.router.weight)

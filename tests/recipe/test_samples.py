@@ -1,0 +1,36 @@
+"""The samples and texts that a recipe names."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from polyvex.errors import DataError
+from polyvex.hooks.manager import Registries
+from polyvex.recipe import Recipe
+from polyvex.recipe.samples import read_split, training_texts
+
+
+def test_a_split_is_read_by_the_recipes_data_set(tiny_recipe: Callable[..., Recipe], registries: Registries) -> None:
+    assert len(read_split(tiny_recipe(), registries, "train")) == 36
+    assert len(read_split(tiny_recipe(), registries, "test")) == 12
+
+
+def test_an_empty_split_is_told(tiny_recipe: Callable[..., Recipe], registries: Registries, tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").touch()
+    recipe = tiny_recipe(data={"use": "jsonl", "folder": str(tmp_path)})
+    with pytest.raises(DataError, match=r"^the split 'train' of jsonl has no samples$"):
+        read_split(recipe, registries, "train")
+
+
+def test_texts_are_prompts_and_answers_without_images(
+    tiny_recipe: Callable[..., Recipe], registries: Registries
+) -> None:
+    texts = list(training_texts(tiny_recipe(), registries))
+    assert len(texts) == 36
+    assert texts[0] == "Question: what color is the square?\nAnswer: red"
+
+
+def test_only_the_training_split_is_read_for_texts(tiny_recipe: Callable[..., Recipe], registries: Registries) -> None:
+    # Otherwise the tokenizer would know the test's words.
+    assert len(list(training_texts(tiny_recipe("data.train_split=test"), registries))) == 12
