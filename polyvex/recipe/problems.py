@@ -150,7 +150,7 @@ def _model_at(model: type[BaseModel], place: tuple[str | int, ...], raw: Any) ->
     here: type[BaseModel] = model
     data: Any = raw
     for step in place:
-        data = data[step] if _has(data, step) else None
+        data = _get(data, step)
         if isinstance(step, int):
             continue
         field = here.model_fields.get(step)
@@ -169,6 +169,10 @@ def _model_at(model: type[BaseModel], place: tuple[str | int, ...], raw: Any) ->
 def _item_after(place: tuple[str | int, ...], step: str) -> int | None:
     index = place.index(step) + 1
     return place[index] if index < len(place) and isinstance(place[index], int) else None  # type: ignore[return-value]
+
+
+def _get(data: Any, step: str | int) -> Any:
+    return data[step] if _has(data, step) else None
 
 
 def _use_of(data: Any) -> str | None:

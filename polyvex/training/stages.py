@@ -14,7 +14,7 @@ from polyvex.rundir import RunDirectory, StageDirectory
 from polyvex.training.evaluate import describe, evaluate_split
 from polyvex.training.parts import check_hashes, freeze_all_but, hashes, selected
 from polyvex.training.session import Say, Session, open_session
-from polyvex.training.trainer import MetricsFile, StageTrainer, StopSoftly, arguments
+from polyvex.training.trainer import MetricsFile, StageBar, StageTrainer, StopSoftly, arguments
 from polyvex.training.upcycle import upcycle
 
 
@@ -118,7 +118,7 @@ def _trainer(
             session.data.train, session.processor.prompts, images=stage.images, context=context
         ),
         data_collator=Collator(pad=tokenizer.pad_token_id, read_tokens=session.data.cache.tokens),
-        callbacks=[MetricsFile(folder.metrics)],
+        callbacks=[MetricsFile(folder.metrics), *([StageBar(stage.name)] if session.progress else [])],
         stage=stage,
         trained=trained,
     )

@@ -9,7 +9,16 @@ from types import FrameType
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from tqdm import tqdm
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from polyvex.errors import TrainingError
 from polyvex.recipe.schema import Recipe, Stage
@@ -51,6 +60,8 @@ class StageTrainer(Trainer):
         self._sums: dict[str, float] = {}
         self._passes = 0
         super().__init__(*args, **kwargs)
+        for printing in (PrinterCallback, ProgressCallback):
+            self.remove_callback(printing)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """AdamW with each part's own learning rate."""
@@ -122,6 +133,42 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+class StageBar(TrainerCallback):
+    """One progress bar per stage with the latest loss, in place of transformers' own printing."""
+
+    def __init__(self, name: str):
+        self.bar: tqdm = tqdm(desc=f"stage {name}", unit="step", leave=True, disable=True)
+        self.name = name
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Show the bar, from the step that training starts at."""
+        self.bar = tqdm(desc=f"stage {self.name}", unit="step", total=state.max_steps, initial=state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move on by one."""
+        self.bar.update(1)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show the loss."""
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
 
 
 class StopSoftly(TrainerCallback):

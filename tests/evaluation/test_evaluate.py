@@ -16,7 +16,6 @@ from polyvex.evaluation.metrics import ExactMatch
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
 from polyvex.recipe.samples import read_split
-from polyvex.recipe.schema import EvaluationTable
 
 
 def evaluation(*scores: float, kinds: str = "") -> Evaluation:
@@ -110,7 +109,8 @@ def ask(built: Built, cache: TokenCache) -> Callable[..., Evaluation]:
             samples,
             cache.tokens,
             metric=("exact_match", ExactMatch()),
-            options=EvaluationTable(batch_size=batch_size, max_new_tokens=3),
+            batch_size=batch_size,
+            max_new_tokens=3,
             name="e",
             progress=False,
             **options,
@@ -154,7 +154,8 @@ def test_blind_questions_do_not_read_images(built: Built, samples: list[Sample])
         samples,
         lambda paths: pytest.fail("images were read"),
         metric=("exact_match", ExactMatch()),
-        options=EvaluationTable(max_new_tokens=1),
+        batch_size=4,
+        max_new_tokens=1,
         name="e",
         images=False,
         progress=False,

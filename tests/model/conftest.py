@@ -16,7 +16,7 @@ Make = Callable[..., Built]
 
 
 def enliven(module: torch.nn.Module) -> None:
-    """Give every language-model matrix, expert, connector and column vector values far from zero and from each other."""
+    """Give every matrix but the encoders' values far from zero and from each other, experts and columns too."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in module.named_parameters():

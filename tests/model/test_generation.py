@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyvex.build import Built
-from polyvex.model.processing import pad_left
+from polyvex.data.batches import pad_left
 
 SCHEMES = ("sequential", "share_all", "share_row", "share_row_col")
 NEW = 5

@@ -67,7 +67,7 @@ def test_an_unknown_name_gets_the_nearest_and_all_known(change: str, message: st
         (
             "lm.layrs=1",
             "[lm]: unknown key 'layrs', did you mean 'layers'? "
-            "Known: ffn_size, heads, hidden_size, kv_heads, layers, max_positions, rope_theta, use, vocab_size",
+            "Known: ffn_size, heads, hidden_size, init_std, kv_heads, layers, max_positions, rope_theta, use, vocab_size",
         ),
         (
             "moe.num_expert=1",
