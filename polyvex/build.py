@@ -103,6 +103,8 @@ def build_model(
         model = PolyvexForConditionalGeneration(config, lm=lm, registries=registries)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    if processor.image_token_id < model.lm.config.vocab_size:
+        model.generation_config.suppress_tokens = [processor.image_token_id]  # a placeholder is never an answer
     reports = {name: encoder.load_pretrained() for name, encoder in model.encoders.items()}  # type: ignore[operator]
     return model, reports
 

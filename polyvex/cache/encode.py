@@ -157,14 +157,17 @@ def _batches(
     encoder: VisionEncoder, missing: dict[str, str], size: int, unreadable: dict[str, str]
 ) -> Iterator[list[tuple[str, Tensor]]]:
     """Decode and transform ahead of the encoder, a batch at a time; each content once."""
-    todo = list({image: path for path, image in missing.items()}.items())
+    paths: dict[str, list[str]] = {}
+    for path, image in missing.items():
+        paths.setdefault(image, []).append(path)
+    todo = list(paths.items())
 
-    def prepare(item: tuple[str, str]) -> tuple[str, Tensor] | None:
-        image, path = item
+    def prepare(item: tuple[str, list[str]]) -> tuple[str, Tensor] | None:
+        image, same = item
         try:
-            return image, encoder.transform(open_image(path))
+            return image, encoder.transform(open_image(same[0]))
         except DataError as error:
-            unreadable[path] = str(error)
+            unreadable.update(dict.fromkeys(same, str(error)))
             return None
 
     with ThreadPoolExecutor(max_workers=2) as pool:

@@ -25,8 +25,8 @@ def cache_root(folder: str | Path | None = None) -> Path:
     """The cache's folder: the one given, else the environment's, else the platform's cache folder."""
     if folder is not None:
         return Path(folder)
-    if FOLDER in os.environ:
-        return Path(os.environ[FOLDER])
+    if named := os.environ.get(FOLDER):
+        return Path(named)
     return platformdirs.user_cache_path("polyvex") / "tokens"
 
 

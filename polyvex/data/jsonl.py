@@ -36,7 +36,10 @@ class JsonLines(Dataset):
         path = Path(self.options.folder) / f"{split}.jsonl"
         if not path.is_file():
             raise DataError(f"no file {path}. Splits there: {', '.join(self.splits()) or 'none'}")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would also cut inside some texts
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text: {error}") from None
         return [self._sample(f"{path}:{number}", split, line) for number, line in enumerate(lines, 1) if line.strip()]
 
     def _sample(self, where: str, split: str, line: str) -> Sample:
@@ -48,6 +51,8 @@ class JsonLines(Dataset):
         except KeyError as error:
             raise DataError(f"{where}: missing {error}. Each line needs question and answer") from None
         names = record.get("images") or ([record["image"]] if record.get("image") else [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{where}: image must be one path, images a list of paths; got {names!r}")
         images = tuple(str(Path(self.options.folder) / name) for name in names)
         number = where.rsplit(":", 1)[1]
         return Sample(

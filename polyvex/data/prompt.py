@@ -31,9 +31,19 @@ class PromptEncoder:
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a prompt: begin-of-sequence if the tokenizer has one, each ``<image>`` as placeholders."""
+        return self._join(text.split(IMAGE))
+
+    def question(self, question: str, *, images: int = 1) -> list[int]:
+        """Token ids of a question in the template. ``<image>`` written inside the question stays text."""
+        before, _, after = self.template.partition("{image}")
+        first, last = (part.replace("{question}", question) for part in (before, after))
+        return self._join([first, *[""] * (images - 1), last] if images else [first + last])
+
+    def _join(self, parts: list[str]) -> list[int]:
+        """Ids of text parts, with the placeholders of one image between each two."""
         begin = self.tokenizer.bos_token_id
         ids = [] if begin is None else [begin]
-        for index, part in enumerate(text.split(IMAGE)):
+        for index, part in enumerate(parts):
             if index:
                 ids += [self.image_token_id] * self.visual_tokens
             ids += self._plain(part)
@@ -41,9 +51,15 @@ class PromptEncoder:
 
     def example(self, question: str, answer: str, *, images: int = 1) -> tuple[list[int], list[int]]:
         """Ids and labels of a training example; labels cover the answer and the end of the sequence, nothing else."""
-        prompt = self.ids(self.text(question, images=images))
+        prompt = self.question(question, images=images)
         reply = [*self._plain(answer), self.tokenizer.eos_token_id]
         return prompt + reply, [IGNORED] * len(prompt) + reply
 
     def _plain(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False) if text else []
+        """Ids of text; ``<image>`` in it is text that somebody wrote, not a placeholder."""
+        if not text:
+            return []
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        if self.image_token_id in ids:
+            ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return ids

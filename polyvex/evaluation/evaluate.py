@@ -55,7 +55,7 @@ class Evaluation:
         return {
             "name": self.name,
             "metric": self.metric,
-            "accuracy": self.accuracy,
+            "accuracy": self.accuracy if self.answers else None,
             "interval_95": [low, high],
             "questions": len(self.answers),
             "skipped": self.skipped,
@@ -66,7 +66,7 @@ class Evaluation:
 
     def lines(self) -> str:
         """The answers, one JSON object a line."""
-        return "".join(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in self.answers)
+        return "".join(json.dumps(asdict(answer), ensure_ascii=True) + "\n" for answer in self.answers)
 
 
 def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -108,9 +108,7 @@ def evaluate(
     model.eval()
     prompts = processor.prompts
     counts = [len(sample.images) if images else 0 for sample in samples]
-    ids = [
-        prompts.ids(prompts.text(sample.question, images=count)) for sample, count in zip(samples, counts, strict=True)
-    ]
+    ids = [prompts.question(sample.question, images=count) for sample, count in zip(samples, counts, strict=True)]
     order = sorted(range(len(samples)), key=lambda index: len(ids[index]))
     texts = [""] * len(samples)
     starts = range(0, len(order), batch_size)

@@ -15,4 +15,4 @@ class ExactMatch(Metric):
 
 
 def _clean(text: str) -> str:
-    return " ".join(text.lower().split()).removesuffix(".")
+    return " ".join(text.lower().split()).removesuffix(".").rstrip()

@@ -140,7 +140,8 @@ def _register(
     except Exception as error:  # the same reason as at import: one bad plugin must not stop the others
         if strict:
             raise
-        manager.unregister(namespace)
+        if manager.is_registered(namespace):
+            manager.unregister(namespace)
         status = PluginStatus(plugin=plugin, state="broken", reason=_one_line(error), details=traceback.format_exc())
         registries.plugins.append(status)
         return
@@ -163,9 +164,12 @@ def _offers(manager: pluggy.PluginManager, namespace: Any) -> dict[str, dict[str
     others = [plugin for plugin in manager.get_plugins() if plugin is not namespace]
     offers: dict[str, dict[str, type]] = {}
     for kind in KINDS:
-        results: Sequence[Mapping[str, type]] = manager.subset_hook_caller(f"register_{kind}", others)()
+        hook = manager.subset_hook_caller(f"register_{kind}", others)
+        results: Sequence[Mapping[str, type]] = hook()
         for result in results:
             offers[kind] = _checked(kind, result)
+        if hook.get_hookimpls() and not results:  # pluggy leaves None out of the results
+            raise PluginError(f"register_{kind} returned None, expected a mapping from name to class")
     return offers
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
+from safetensors import SafetensorError
 
 from polyvex.errors import RecipeError
 from polyvex.lm.base import LanguageModel, LMOptions
@@ -64,7 +65,7 @@ class Pretrained(LanguageModel):
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise self._missing(error) from None
         if report["missing_keys"]:
             missing = ", ".join(sorted(report["missing_keys"])[:5])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Real
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
@@ -167,7 +168,12 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if not self.encoders:
             raise ContractError("this checkpoint has no encoders (it is one inside a run). Pass encoder_tokens instead")
         self._check_names("pixel_values", pixel_values)
-        return [self.encoders[name](pixel_values[name]) for name in self.encoder_names]
+        parts = []
+        for name in self.encoder_names:
+            encoder: Any = self.encoders[name]
+            like = next(encoder.parameters(), pixel_values[name])
+            parts.append(encoder(pixel_values[name].to(like.device, like.dtype)))
+        return parts
 
     def _given(self, encoder_tokens: PerEncoder) -> list[VisualTokens]:
         self._check_names("encoder_tokens", encoder_tokens)
@@ -264,12 +270,25 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
             WeightsError: if the checkpoint lacks a key, has one too many, or one of another shape.
         """
         wants_report = kwargs.pop("output_loading_info", False)
+        kwargs["ignore_mismatched_sizes"] = True  # so that they are told below, together with the other keys
         parent: Any = super()
-        model, report = parent.from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        found = {word: sorted(map(str, report[f"{word}_keys"])) for word in ("missing", "unexpected", "mismatched")}
+        path = pretrained_model_name_or_path
+        try:
+            model, report = parent.from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        except SafetensorError as error:
+            raise WeightsError(f"the weights in {path} are damaged: {error}") from None
+        found = {word: sorted(map(_key, report[f"{word}_keys"])) for word in ("missing", "unexpected", "mismatched")}
         if bad := [f"{word}: {', '.join(keys[:5])}" for word, keys in found.items() if keys]:
-            raise WeightsError(f"{pretrained_model_name_or_path} does not hold this model's weights; {'; '.join(bad)}")
+            raise WeightsError(f"{path} does not hold this model's weights; {'; '.join(bad)}")
         return (model, report) if wants_report else model
+
+
+def _key(entry: Any) -> str:
+    """A report's entry as text: a name, or a name with two shapes."""
+    if isinstance(entry, str):
+        return entry
+    name, *shapes = entry
+    return f"{name} ({' in the file, '.join(str(tuple(shape)) for shape in shapes)} in the model)"
 
 
 def _repeat(values: Tensor, counts: list[int], times: int) -> Tensor:

@@ -42,7 +42,7 @@ class GatedExperts(nn.Module):
         weighted = outputs * routing.weight.reshape(-1)[order, None].to(outputs.dtype)
         # Unsort and sum over k instead of index_add_: the order of additions, and so the result, is then fixed.
         unsorted = torch.empty_like(weighted).index_copy(0, order, weighted)
-        return unsorted.reshape(count, k, -1).sum(dim=1)
+        return unsorted.reshape(count, k, tokens.shape[-1]).sum(dim=1)
 
     def _use_grouped(self, tokens: Tensor) -> bool:
         if self.backend != "auto":

@@ -104,7 +104,8 @@ class TopKRouter(Router):
         """Decide for each token; float32 whatever the model's precision."""
         logits = tokens.float() @ self.weight.float().T
         probs = logits.softmax(dim=-1)
-        weight, expert = probs.topk(self.options.k, dim=-1)
+        # A stable sort: topk leaves it open which of two equal experts it takes.
+        weight, expert = (best[:, : self.options.k] for best in probs.sort(dim=-1, descending=True, stable=True))
         if self.options.renormalize:
             weight = weight / weight.sum(dim=-1, keepdim=True)
         return Routing(expert=expert, weight=weight, logits=logits, probs=probs)

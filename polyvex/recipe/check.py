@@ -83,7 +83,8 @@ def _experts(recipe: Recipe, registries: Registries) -> list[str]:
     layers = getattr(recipe.lm, "layers", None)
     if isinstance(layers, int):
         try:
-            chosen_layers(recipe.moe.layers, layers)
+            if not chosen_layers(recipe.moe.layers, layers):
+                problems.append(f"[moe]: layers = {recipe.moe.layers!r} chooses none of {layers} layers")
         except ValueError as error:
             problems.append(f"[moe]: {error}")
     return problems
@@ -96,6 +97,8 @@ def _stage(recipe: Recipe, index: int, stage: Stage) -> list[str]:
         for part in stage.trains
         if part not in PARTS and "*" not in part
     ]
+    if twice := sorted({part for part in stage.trains if stage.trains.count(part) > 1}):
+        problems.append(f"{where}: trains names {', '.join(twice)} more than once")
     if stage.batch_size % stage.accumulate:
         problems.append(f"{where}: batch_size {stage.batch_size} is not a multiple of accumulate {stage.accumulate}")
     if stage.warmup > stage.steps:

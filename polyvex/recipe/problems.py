@@ -32,7 +32,7 @@ TYPES = {
 def explain(error: ValidationError, model: type[BaseModel], raw: dict[str, Any]) -> list[str]:
     """One sentence for each problem, in the order of the recipe; several readings of one value are joined."""
     sentences: list[str] = []
-    groups = _by_place(error.errors(), raw)
+    groups = _without_readings(_by_place(error.errors(), raw))
     misnamed = {place[:-1] for place, group in groups.items() if place[-1:] == ("use",) and _is_literal(group[0])}
     for place, group in groups.items():
         if place[:-1] in misnamed and place[-1] != "use":
@@ -41,6 +41,20 @@ def explain(error: ValidationError, model: type[BaseModel], raw: dict[str, Any])
         if sentence not in sentences:
             sentences.append(sentence)
     return sentences
+
+
+def _without_readings(
+    groups: dict[tuple[str | int, ...], list[ErrorDetails]],
+) -> dict[tuple[str | int, ...], list[ErrorDetails]]:
+    """Leave out "this is no int" where the value was also read as a list or table, and the fault lies inside it."""
+    return {
+        place: group
+        for place, group in groups.items()
+        if not (
+            all(detail["type"] in TYPES for detail in group)
+            and any(len(other) > len(place) and other[: len(place)] == place for other in groups)
+        )
+    }
 
 
 def _is_literal(detail: ErrorDetails) -> bool:
@@ -82,7 +96,8 @@ def _sentence(place: tuple[str | int, ...], group: list[ErrorDetails], model: ty
     if kind == "missing":
         return f"{_table(table)}: missing key '{key}'{_described(model, table, key, raw)}"
     if kind == "union_tag_not_found":
-        return f"{_table(place)}: missing key 'use', which names the {_kind(place)}. Known: {_tags(detail)}"
+        known = ", ".join(_known_uses(model, place, raw))
+        return f"{_table(place)}: missing key 'use', which names the {_kind(place)}. Known: {known}"
     if kind == "union_tag_invalid" or (kind == "literal_error" and key == "use"):
         where = place[:-1] if kind == "literal_error" else place
         tags = [tag.strip(" '") for tag in _tags(detail).replace(" or ", ",").split(",")]
@@ -93,6 +108,10 @@ def _sentence(place: tuple[str | int, ...], group: list[ErrorDetails], model: ty
         hint = f", did you mean '{near[0]}'?" if near else "."
         return f"{_table(table)}: unknown key '{key}'{hint} Known: {', '.join(known)}"
     wants = " or ".join(dict.fromkeys(_wants(one) for one in group))
+    if kind == "value_error" and isinstance(detail["input"], dict):
+        return f"{_table(place)}: {wants}"
+    if len(place) > 1 and isinstance(place[-1], int):
+        return f"{_table(place[:-2])}: item {place[-1] + 1} of {place[-2]} is {detail['input']!r}, expected {wants}"
     return f"{_table(table)}: {key} is {detail['input']!r}, expected {wants}"
 
 
@@ -137,6 +156,15 @@ def _got_use(detail: ErrorDetails) -> str:
 def _keys(model: type[BaseModel], place: tuple[str | int, ...], raw: Any) -> list[str]:
     found = _model_at(model, place, raw)
     return sorted(found.model_fields) if found else []
+
+
+def _known_uses(model: type[BaseModel], place: tuple[str | int, ...], raw: Any) -> list[str]:
+    """Names that a table's ``use`` may have."""
+    steps = [step for step in place if isinstance(step, str)]
+    parent = _model_at(model, tuple(steps[:-1]), raw)
+    field = parent.model_fields.get(steps[-1]) if parent else None
+    choices = _models_in(field.annotation) if field else []
+    return sorted(str(name) for one in choices for name in _literal(one))
 
 
 def _described(model: type[BaseModel], place: tuple[str | int, ...], key: str, raw: Any) -> str:

@@ -199,7 +199,7 @@ def _bare(axes: Axes) -> Axes:
 
 
 def _svg(figure: Figure, *, key: str, title: str, about: str) -> str:
-    """Draw, then keep only what a page needs: no prolog, no metadata, ids of its own, the page's colours."""
+    """Draw, then keep only what a page needs: no prolog, metadata or style, ids of its own, the page's colours."""
     stream = io.StringIO()
     quiet = {"Creator": None, "Date": None, "Format": None, "Type": None}
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
@@ -207,6 +207,7 @@ def _svg(figure: Figure, *, key: str, title: str, about: str) -> str:
     text = stream.getvalue()
     body = text[text.index(">", text.index("<svg")) + 1 :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # it would hold for the whole page
     body = re.sub(r'id="([^"]+)"', rf'id="{key}-\1"', body)
     body = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{key}-\1"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{key}-\1)", body)

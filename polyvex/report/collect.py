@@ -1,7 +1,6 @@
 """Read a run from its folder, as plain values: no plugin, no weights and no network are needed."""
 
 import json
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +18,11 @@ LOCK = ("samples", "images", "unreadable_images")
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord:
-    """One evaluation with its answers. ``accuracy`` is nan without answers; ``images`` false was asked blind."""
+    """One evaluation with its answers. ``accuracy`` is None without answers; ``images`` false was asked blind."""
 
     name: str
     metric: str
-    accuracy: float
+    accuracy: float | None
     interval: tuple[float, float]
     questions: int
     skipped: int
@@ -188,7 +187,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # splitlines() also cuts at U+2028
     found = []
     for number, line in enumerate(lines, 1):
         try:
@@ -200,6 +199,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def percent(share: float) -> str:
-    """``79.7%``; a dash for nan, which is the accuracy of no answers."""
-    return "–" if math.isnan(share) else f"{share:.1%}"
+def percent(share: float | None) -> str:
+    """``79.7%``; a dash for None, which is the accuracy of no answers."""
+    return "–" if share is None else f"{share:.1%}"

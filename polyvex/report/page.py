@@ -107,7 +107,7 @@ def _accuracy(evaluations: Sequence[EvaluationRecord]) -> Markup | None:
             blind=not one.images,
         )
         for one in evaluations
-        if one.questions
+        if one.accuracy is not None
     ]
     return Markup(accuracy_chart(scores, key="accuracy")) if scores else None
 

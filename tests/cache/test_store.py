@@ -17,7 +17,7 @@ ABOUT = {"encoder": "patchify", "dtype": "float32"}
 
 def values(*numbers: float) -> Tensor:
     """One token of width 2 per image."""
-    return torch.tensor(numbers)[:, None, None].expand(-1, 1, 2).clone()
+    return torch.tensor(numbers, dtype=torch.float32)[:, None, None].expand(-1, 1, 2).clone()
 
 
 @pytest.fixture

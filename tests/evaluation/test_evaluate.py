@@ -20,7 +20,7 @@ from polyvex.recipe.samples import read_split
 
 def evaluation(*scores: float, kinds: str = "") -> Evaluation:
     answers = [
-        Answered(id=str(place), kind=kind, question="q", expected="e", answer="a", score=score)
+        Answered(id=str(place), kind=kind, question="q", expected="e", answer="a", score=float(score))
         for place, (score, kind) in enumerate(zip(scores, kinds or "x" * len(scores), strict=True))
     ]
     return Evaluation(name="e", metric="exact_match", answers=answers)

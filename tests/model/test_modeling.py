@@ -44,9 +44,8 @@ def test_encoders_are_run_in_the_order_of_the_recipe(
     pixels = pixels_of(built)
     inputs = inputs_of(built)
     backwards = dict(reversed(list(pixels.items())))
-    assert torch.equal(
-        built.model(**inputs, pixel_values=pixels).logits, built.model(**inputs, pixel_values=backwards).logits
-    )
+    expected = built.model(**inputs, pixel_values=pixels).logits
+    assert torch.equal(built.model(**inputs, pixel_values=backwards).logits, expected)
 
 
 def test_one_encoder_may_be_used_twice(make_built: Make, tiny_tables: Callable[[], dict[str, Any]]) -> None:
@@ -80,9 +79,7 @@ def test_other_encoders_than_the_models_are_refused(what: str, shared_built: Mak
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 8), (1, 4, 9)])
-def test_cached_tokens_of_another_shape_are_refused_with_both_shapes(
-    shape: tuple[int, ...], shared_built: Make
-) -> None:
+def test_tokens_of_another_shape_are_refused_with_both_shapes(shape: tuple[int, ...], shared_built: Make) -> None:
     built = shared_built()
     with pytest.raises(ContractError) as caught:
         built.model(

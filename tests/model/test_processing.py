@@ -1,6 +1,7 @@
 """The processor: each encoder's own pixels, one place per visual token, padding on the left."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,14 +44,12 @@ def test_any_mode_of_picture_is_taken(mode: str, shared_built: Make) -> None:
     assert processor(image, processor.prompt("what?"))["pixel_values"]["patchify"].shape == (1, 3, 32, 32)
 
 
-def test_a_pictures_rotation_is_applied_as_for_the_cache(shared_built: Make, tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_a_pictures_rotation_is_applied_as_for_the_cache(shared_built: Make, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     image = picture()
     image.paste((0, 0, 255), (0, 0, 40, 10))
-    path = Path(str(tmp_path)) / "a.png"
+    path = tmp_path / "a.png"
     image.save(path, exif=exif)
     processor = shared_built().processor
     with Image.open(path) as raw:

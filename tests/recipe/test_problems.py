@@ -66,8 +66,8 @@ def test_an_unknown_name_gets_the_nearest_and_all_known(change: str, message: st
         ("fusion.zzz=1", "[fusion]: unknown key 'zzz'. Known: depth, patches_per_token, shared, use"),
         (
             "lm.layrs=1",
-            "[lm]: unknown key 'layrs', did you mean 'layers'? "
-            "Known: ffn_size, heads, hidden_size, init_std, kv_heads, layers, max_positions, rope_theta, use, vocab_size",
+            "[lm]: unknown key 'layrs', did you mean 'layers'? Known: ffn_size, heads, hidden_size, init_std, "
+            "kv_heads, layers, max_positions, rope_theta, use, vocab_size",
         ),
         (
             "moe.num_expert=1",

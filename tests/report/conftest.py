@@ -1,4 +1,4 @@
-"""Runs and ablations written by hand, so that every word on a page has a known cause; and one that was really trained."""
+"""Runs and ablations written by hand, so that every word on a page has a known cause; and one really trained."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -75,7 +75,9 @@ def test_a_bar_in_a_label_does_not_break_the_markdown(tmp_path: Path) -> None:
 def test_the_page_has_the_table_the_method_and_each_seed(grid: Path) -> None:
     text = text_of(grid)
     assert "polyvex ablation tiny 6 cells: positions (a, b, c)" in text
-    assert text.index("48 8") < text.index("8 8") < text.index("2 8")  # positions used, questions: as planned
+    places = [text.index(f" {name} {share} ") for name, share in (("a", "25.0%"), ("b", "87.5%"), ("c", "25.0%"))]
+    assert places == sorted(places)
+    assert "12 48 8 25.0%, 25.0% seeds 0, 1" in text  # tokens, positions used, questions, by seed
     assert "87.5%, 87.5% seeds 0, 1" in text
     assert "+62.5%" in text
     assert f"bootstrap over questions ({RESAMPLES:,} resamples)" in text
@@ -85,7 +87,7 @@ def test_the_page_has_the_table_the_method_and_each_seed(grid: Path) -> None:
 
 
 def test_a_difference_that_was_shown_is_named(grid: Path) -> None:
-    sentence = "1 of 2 cells differ from the first (positions=a) by an interval without 0: positions=b higher."
+    sentence = "1 of 2 cells differs from the first (positions=a) by an interval without 0: positions=b higher."
     assert sentence in text_of(grid)
     assert sentence in str(write_report(grid))
     assert "about 1 comparison in 20 does so by chance" in text_of(grid)

@@ -175,7 +175,7 @@ def test_wrong_answers_show_what_was_expected_and_their_image(hand_run: Path) ->
     images = [attrs for tag, attrs in reader.tags if tag == "img"]
     assert len(images) == 4
     assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in images)
-    assert [attrs["alt"] for attrs in images][0] == "Image of the question q3"
+    assert images[0]["alt"] == "Image of the question q3"
 
 
 def test_an_image_that_is_gone_or_broken_is_told(hand_run: Path, picture: Path) -> None:

@@ -419,10 +419,17 @@ def test_an_unknown_cost_is_allowed():
 
 def test_the_random_state_stays_as_it_was():
     torch.manual_seed(5)
-    Good(GoodOptions())  # the one instance whose weights the kit draws itself
     wanted = torch.rand(3)
 
     torch.manual_seed(5)
     check_encoder(Good, GoodOptions())
 
     assert torch.equal(torch.rand(3), wanted)
+
+
+def test_fresh_weights_are_the_same_in_each_run():
+    torch.manual_seed(1)
+    first = check_encoder(Good, GoodOptions()).conv.weight
+    torch.manual_seed(2)
+
+    assert torch.equal(check_encoder(Good, GoodOptions()).conv.weight, first)

@@ -6,8 +6,11 @@ from importlib.metadata import entry_points
 
 import pytest
 import torch
+from PIL import Image
 from polyvex_dinov2 import DinoV2Small, DinoV2SmallOptions, register_encoders
 from pydantic import ValidationError
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from polyvex.testing import check_encoder
 
@@ -86,3 +89,24 @@ def test_every_option_has_an_effect():
 
     assert not torch.allclose(outputs[0], outputs[1], atol=0.1)
     assert not torch.allclose(outputs[0], outputs[2], atol=0.1)
+
+
+def test_colours_are_normalised_as_in_imagenet():
+    encoder = DinoV2Small(DinoV2SmallOptions(image_size=28, layer=0))
+
+    pixels = encoder.transform(Image.new("RGB", (50, 40), (255, 0, 51)))
+
+    wanted = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
+    assert pixels[:, 7, 9].tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"image_size": 56}, {"image_size": 224, "layer": 2}])
+def test_the_cost_is_exact(options: dict[str, int]):
+    facts = DinoV2Small.describe(DinoV2SmallOptions(**options))
+    encoder = DinoV2Small(DinoV2SmallOptions(**options)).eval()
+
+    # The counter does not know the CPU's fused attention, so attention runs as plain matrix products here.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        encoder(torch.zeros(1, 3, *facts.image_size))
+
+    assert counter.get_total_flops() == facts.flops

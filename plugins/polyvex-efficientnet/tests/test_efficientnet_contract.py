@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import entry_points
 
 import pytest
+from PIL import Image
 from polyvex_efficientnet import EfficientNetLite0, EfficientNetLite0Options, register_encoders
 from pydantic import ValidationError
 
@@ -33,7 +34,7 @@ def test_contract_with_the_real_weights(stride: int, size: int):
 
 
 def test_contract_with_fresh_weights():
-    check_encoder(EfficientNetLite0, EfficientNetLite0Options(image_size=64))
+    check_encoder(EfficientNetLite0, EfficientNetLite0Options(image_size=96))
 
 
 @pytest.mark.parametrize(("stride", "dim", "grid"), [(8, 40, "28x28"), (16, 112, "14x14"), (32, 320, "7x7")])
@@ -53,3 +54,11 @@ def test_an_image_size_that_the_network_cannot_halve_is_refused(size: int):
 def test_options_out_of_range_are_refused(options: dict[str, object]):
     with pytest.raises(ValidationError):
         EfficientNetLite0Options.model_validate(options)
+
+
+def test_colours_are_scaled_to_one_around_zero():
+    encoder = EfficientNetLite0(EfficientNetLite0Options(image_size=32))
+
+    pixels = encoder.transform(Image.new("RGB", (50, 40), (255, 0, 51)))
+
+    assert pixels[:, 7, 9].tolist() == pytest.approx([1.0, -1.0, -0.6], abs=1e-5)

@@ -1,5 +1,6 @@
 """The real weights land where they belong; others stop with an error that says what to do."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -110,16 +111,31 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes)
         _load(path)
 
 
-class _NotATensor:
-    """Pickled by its name: loading it would import this module."""
+class _RunsCode:
+    """Unpickling it would make a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.folder),)
 
 
-@pytest.mark.parametrize("content", [_NotATensor(), [torch.ones(3)], {"epoch": 3}])
+def test_no_code_of_a_checkpoint_is_run(tmp_path: Path):
+    torch.save({"weight": _RunsCode(tmp_path / "made")}, tmp_path / "evil.pth")
+
+    with pytest.raises(WeightsError, match="not a readable PyTorch checkpoint"):
+        _load(tmp_path / "evil.pth")
+
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("content", [3.5, [torch.ones(3)], {"epoch": 3}])
 def test_something_else_than_tensors_by_name_is_refused(tmp_path: Path, content: object):
     path = tmp_path / "other.pth"
     torch.save(content, path)
 
-    with pytest.raises(WeightsError, match=r"not a readable PyTorch checkpoint|expected a state dict"):
+    with pytest.raises(WeightsError, match="expected a state dict"):
         _load(path)
 
 

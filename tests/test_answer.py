@@ -1,0 +1,90 @@
+"""Asking a finished run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from polyvex.answer import Assistant, load
+from polyvex.build import build
+from polyvex.errors import DataError, RunError
+from polyvex.hooks.manager import Registries
+from polyvex.recipe import Recipe
+from polyvex.rundir import RunDirectory
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tiny_recipe: Callable[..., Recipe], registries: Registries, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run directory with an untrained model: it looks finished."""
+    path = tmp_path_factory.mktemp("finished")
+    RunDirectory(path).prepare(tiny_recipe())
+    built = build(tiny_recipe(), registries=registries)
+    built.model.save_pretrained(path)
+    built.processor.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def assistant(finished: Path, registries: Registries) -> Assistant:
+    return load(finished, registries=registries)
+
+
+def test_an_image_may_be_a_path_or_a_picture(assistant: Assistant, tiny_data: Path) -> None:
+    path = next(tiny_data.glob("*.png"))
+    answers = [assistant.ask(one, "what?", max_new_tokens=4).ids for one in (path, str(path), Image.open(path))]
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_several_images_or_none(assistant: Assistant, tiny_data: Path) -> None:
+    paths = sorted(tiny_data.glob("*.png"))[:2]
+    assert assistant.ask(paths, "which?", max_new_tokens=2).ids
+    assert assistant.ask(None, "why?", max_new_tokens=2).ids
+
+
+def test_answers_do_not_change(assistant: Assistant, tiny_data: Path) -> None:
+    path = next(tiny_data.glob("*.png"))
+    assert assistant.ask(path, "what?", max_new_tokens=6) == assistant.ask(path, "what?", max_new_tokens=6)
+
+
+def test_an_answer_reads_as_its_text(assistant: Assistant) -> None:
+    answer = assistant.ask(None, "why?", max_new_tokens=3)
+    assert str(answer) == answer.text == answer.text.strip()
+
+
+def test_an_unreadable_image_is_told(assistant: Assistant, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no image at"):
+        assistant.ask(tmp_path / "none.png", "what?")
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run at"):
+        load(tmp_path)
+
+
+def test_an_unfinished_run_is_told_with_the_command(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    RunDirectory(tmp_path).prepare(tiny_recipe())
+    with pytest.raises(RunError) as caught:
+        load(tmp_path)
+    assert str(caught.value) == f"{tmp_path} is not finished. Go on with: polyvex train RECIPE --out {tmp_path}"
+
+
+def test_the_model_is_ready_to_be_asked(assistant: Assistant, finished: Path) -> None:
+    assert not assistant.model.training
+    assert json.loads((finished / "config.json").read_text())["model_type"] == "polyvex"
+
+
+def test_a_run_can_be_asked_through_transformers_alone(finished: Path, assistant: Assistant, tiny_data: Path) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    path = next(tiny_data.glob("*.png"))
+    model: Any = AutoModelForImageTextToText.from_pretrained(finished)
+    processor = AutoProcessor.from_pretrained(finished)
+    inputs = processor(images=Image.open(path), text=processor.prompt("what?"))
+    output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    new = output[0, inputs["input_ids"].shape[1] :].tolist()
+    assert new == assistant.ask(path, "what?", max_new_tokens=4).ids

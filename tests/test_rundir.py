@@ -1,0 +1,94 @@
+"""The directory of a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polyvex.errors import RunError
+from polyvex.recipe import Recipe
+from polyvex.rundir import RunDirectory, StageDirectory, differences, open_run, write_whole
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "lines"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": 1}, {"a": 2}, ["a: 1 there, 2 here"]),
+        ({"a": {"b": {"c": "x"}}}, {"a": {"b": {"c": "y"}}}, ["a.b.c: 'x' there, 'y' here"]),
+        ({"a": 1}, {}, ["a: 1 there, missing here"]),
+        ({}, {"a": 1}, ["a: missing there, 1 here"]),
+        ({"a": [{"b": 1}, {"b": 2}]}, {"a": [{"b": 1}, {"b": 3}]}, ["a.1.b: 2 there, 3 here"]),
+        ({"a": [1]}, {"a": [1, 2]}, ["a: [1] there, [1, 2] here"]),
+        ({"a": {"b": 1}}, {"a": 3}, ["a: {'b': 1} there, 3 here"]),
+        ({"a": 1, "b": 2}, {"b": 3, "a": 0}, ["a: 1 there, 0 here", "b: 2 there, 3 here"]),
+        ({"a": 1.0}, {"a": 1}, []),
+    ],
+)
+def test_differences_one_line_per_value(there: Any, here: Any, lines: list[str]) -> None:
+    assert list(differences(there, here)) == lines
+
+
+def test_a_new_directory_gets_the_resolved_recipe(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "a" / "run")
+    assert run.prepare(tiny_recipe()) is False
+    assert 'schedule = "cosine"' in run.recipe.read_text()
+
+
+def test_an_empty_directory_may_be_used(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    assert RunDirectory(tmp_path).prepare(tiny_recipe()) is False
+
+
+def test_the_same_recipe_finds_its_run(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    RunDirectory(tmp_path).prepare(tiny_recipe())
+    assert RunDirectory(tmp_path).prepare(tiny_recipe()) is True
+
+
+@pytest.mark.parametrize(
+    "change", ["seed=1", "name=other", "stages.align.lr=0.5", "moe.router.k=1", "encoders.patchify.dim=4"]
+)
+def test_any_other_value_is_another_recipe(change: str, tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    RunDirectory(tmp_path).prepare(tiny_recipe())
+    with pytest.raises(RunError, match="is the run of another recipe"):
+        RunDirectory(tmp_path).prepare(tiny_recipe(change))
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as caught:
+        open_run(tmp_path)
+    assert str(caught.value) == (
+        f"no run at {tmp_path} (no recipe.toml there). Make one: polyvex train RECIPE --out {tmp_path}"
+    )
+
+
+def test_a_stage_is_done_when_it_says_so(tmp_path: Path) -> None:
+    stage = StageDirectory(tmp_path / "0-align")
+    assert stage.done() is None
+    stage.finish({"steps": 3})
+    assert stage.done() == {"steps": 3}
+
+
+def test_places(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    run, stage = RunDirectory(tmp_path), tiny_recipe().stages[1]
+    assert run.stage(1, stage).metrics == tmp_path / "stages" / "1-tune" / "metrics.jsonl"
+    assert run.evaluation("1-tune") == tmp_path / "evaluation" / "1-tune.json"
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "a.json"
+    write_whole(path, "old")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*args: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("polyvex.rundir.os.replace", kill)
+        with pytest.raises(Killed):
+            write_whole(path, "new")
+    assert path.read_text() == "old"
+    write_whole(path, "new")
+    assert [one.name for one in path.parent.iterdir()] == ["a.json"]

@@ -1,0 +1,94 @@
+"""Which experts tokens go to."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from polyvex.build import Built, build
+from polyvex.cache import TokenCache, fill_cache
+from polyvex.data import Sample
+from polyvex.hooks.manager import Registries
+from polyvex.moe.upcycle import install_experts, moe_layers
+from polyvex.recipe import Recipe
+from polyvex.recipe.samples import read_split
+from polyvex.training.routing import expert_load
+
+
+@pytest.fixture
+def samples(tiny_recipe: Callable[..., Recipe], registries: Registries) -> list[Sample]:
+    return [*read_split(tiny_recipe(), registries, "test"), Sample(id="t", question="no picture?", answer="a")]
+
+
+@pytest.fixture
+def cache(tiny_recipe: Callable[..., Recipe], registries: Registries, samples: list[Sample]) -> TokenCache:
+    return fill_cache(tiny_recipe(), registries, samples, progress=False)[0]
+
+
+@pytest.fixture
+def sparse(tiny_recipe: Callable[..., Recipe], registries: Registries) -> Built:
+    recipe = tiny_recipe("moe.layers=dense")
+    built = build(recipe, registries=registries)
+    assert recipe.moe is not None
+    install_experts(built.model.lm, recipe.moe, (registries.routers["top_k"], recipe.moe.router), copy=True)
+    return built
+
+
+Load = dict[str, dict[str, list[float]]]
+
+
+def load_of(built: Built, samples: list[Sample], cache: TokenCache, **options: Any) -> Load:
+    return expert_load(built.model.eval(), built.processor, samples, cache.tokens, **options)
+
+
+def test_each_layer_has_shares_of_text_and_of_each_encoder(
+    sparse: Built, samples: list[Sample], cache: TokenCache
+) -> None:
+    load = load_of(sparse, samples, cache)
+    assert list(load) == ["lm.model.layers.0.mlp", "lm.model.layers.1.mlp"]
+    for shares in load.values():
+        assert list(shares) == ["text", "patchify", "color-grid"]
+        assert all(sum(share) == pytest.approx(1.0) for share in shares.values())
+
+
+def test_shares_follow_the_router(sparse: Built, samples: list[Sample], cache: TokenCache) -> None:
+    # A router that always takes experts 3 and 1: half of all assignments each.
+    with torch.no_grad():
+        for _, layer in moe_layers(sparse.model.lm):
+            layer.router.register_forward_hook(lambda module, args, routing: routed(routing))
+    load = load_of(sparse, samples, cache)
+    assert all(share == pytest.approx([0, 0.5, 0, 0.5]) for shares in load.values() for share in shares.values())
+
+
+def routed(routing: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(routing, expert=torch.tensor([[3, 1]]).expand(len(routing.expert), 2))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_batches_and_their_padding_do_not_count(
+    batch_size: int, sparse: Built, samples: list[Sample], cache: TokenCache
+) -> None:
+    expected = load_of(sparse, samples, cache, batch_size=5)
+    found = load_of(sparse, samples, cache, batch_size=batch_size)
+    for layer, shares in expected.items():
+        for source, share in shares.items():
+            assert found[layer][source] == pytest.approx(share)
+
+
+def test_a_dense_model_has_none(
+    tiny_recipe: Callable[..., Recipe], registries: Registries, samples: list[Sample], cache: TokenCache
+) -> None:
+    assert load_of(build(tiny_recipe(), registries=registries), samples, cache) == {}
+
+
+def test_no_samples_have_none(sparse: Built, cache: TokenCache) -> None:
+    assert load_of(sparse, [], cache) == {}
+
+
+def test_text_alone_leaves_encoders_at_zero(sparse: Built, samples: list[Sample], cache: TokenCache) -> None:
+    for shares in load_of(sparse, samples[-1:], cache).values():
+        assert sum(shares["text"]) == pytest.approx(1.0)
+        assert shares["patchify"] == shares["color-grid"] == [0, 0, 0, 0]
