@@ -3,6 +3,7 @@
 A line ``<!-- table NAME -->`` is followed by what is generated, up to ``<!-- end -->``; all else is written by hand.
 """
 
+import html
 import re
 import types
 from collections.abc import Iterator
@@ -35,7 +36,11 @@ FIXED: dict[str, type[BaseModel]] = {
 }
 """Name of a marker to the class of the table that does not depend on plugins."""
 
+TABLES = ("encoders", "fusion", "positions", "lm", "router", "data")
+"""Keys whose table depends on plugins, so that the fixed classes call it anything."""
+
 WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "any value", type(None): "nothing"}
+PLURALS = {"text": "texts", "integer": "integers", "number": "numbers", "table": "tables", "any value": "any values"}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "at least"}
 
 
@@ -65,7 +70,7 @@ def generated() -> Iterator[tuple[str, str]]:
 
 def component(name: str, summary: str, options: type[BaseModel] | None) -> str:
     """One component of the core: its name, its line, its options."""
-    head = f"**`{name}`**: {summary}.\n"
+    head = f"**`{name}`**: {html.escape(summary, quote=False)}.\n"
     return f"{head}\n{table(options)}" if options and options.model_fields else head
 
 
@@ -75,7 +80,7 @@ def table(model: type[BaseModel]) -> str:
     for row in option_rows(model):
         field = model.model_fields[row["name"]]
         default = "required" if field.is_required() else _default(field, row["default"])
-        cells = (f"`{row['name']}`", _value(field), default, row["description"])
+        cells = (f"`{row['name']}`", _value(row["name"], field), default, html.escape(row["description"], quote=False))
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -86,8 +91,10 @@ def _default(field: FieldInfo, written: str) -> str:
     return "its defaults" if isinstance(field.default, BaseModel) else f"`{written}`"
 
 
-def _value(field: FieldInfo) -> str:
+def _value(name: str, field: FieldInfo) -> str:
     words = _type(field.annotation)
+    if name in TABLES:
+        words = words.replace("any value", "table")
     bounds = [f"{BOUNDS[name]} {limit:g}" for name, limit in _limits(field.metadata)]
     return f"{words}, {' and '.join(bounds)}" if bounds else words
 
@@ -102,18 +109,14 @@ def _limits(metadata: list[Any]) -> Iterator[tuple[str, float]]:
 def _type(kind: Any) -> str:
     """A type in the words of somebody who writes TOML."""
     origin, inner = get_origin(kind), get_args(kind)
-    if kind in WORDS:
-        return WORDS[kind]
-    if origin is Annotated:
-        return _type(inner[0])
+    if kind in WORDS or origin is Annotated:
+        return WORDS[kind] if kind in WORDS else _type(inner[0])
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in inner)
     if origin in (Union, types.UnionType):
         return " or ".join(_type(one) for one in inner if one is not type(None))
-    if origin is list:
-        return f"list of {_type(inner[0])}"
-    if origin is dict:
-        return f"table of {_type(inner[1])}"
+    if origin in (list, dict):
+        return f"{'list' if origin is list else 'table'} of {PLURALS.get(_type(inner[-1]), _type(inner[-1]))}"
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return "table"
     raise TypeError(f"no word for the type {kind!r}")

@@ -36,7 +36,11 @@ class RunDirectory:
     @property
     def finished(self) -> bool:
         """Whether the finished model is here."""
-        return (self.path / "config.json").exists()
+        return (self.path / "finished.json").exists()
+
+    def finish(self) -> None:
+        """Mark the run as finished, once its model is written whole."""
+        write_whole(self.path / "finished.json", "{}\n")
 
     def stage(self, index: int, stage: Stage) -> "StageDirectory":
         """The folder of a stage."""

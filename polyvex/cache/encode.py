@@ -48,10 +48,12 @@ class CacheReport:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenCache:
-    """The cached tokens that a recipe needs: one store per encoder, and the hash of each image path."""
+    """The cached tokens that a recipe needs: one store per encoder, the hash of each image path, and why
+    an image cannot be read."""
 
     stores: dict[str, TokenStore]
     files: ImageFiles
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     def tokens(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """Tokens [images tokens dim] of each encoder by name, in float32."""
@@ -94,7 +96,7 @@ def fill_cache(
             report.encoded[place.encoder] = len(store) - before
             report.unreadable.update(bad)
     check_unreadable(recipe, report.unreadable, total=len(files.hashes) + len(files.unreadable))
-    return TokenCache(stores=stores, files=files), report
+    return TokenCache(stores=stores, files=files, unreadable=report.unreadable), report
 
 
 def check_unreadable(recipe: Recipe, unreadable: dict[str, str], *, total: int) -> None:

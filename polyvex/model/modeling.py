@@ -4,6 +4,7 @@ Its forward is the way of the data: encode, fuse, splice, assign positions, run 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -159,7 +160,8 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
             parts = self.encode(pixel_values)
         else:
             return None
-        fused = self.fusion(parts)
+        own = next(self.fusion.parameters(), self.lm.get_input_embeddings().weight)
+        fused = self.fusion([replace(part, values=part.values.to(own.device, own.dtype)) for part in parts])
         return VisualTokens(values=self.positions.embed(fused.values), layout=fused.layout)
 
     @torch.no_grad()

@@ -19,6 +19,18 @@ from polyvex.recipe.model import EncoderKeys
 from polyvex.recipe.tables import read_table
 
 
+class Inputs(BatchFeature):
+    """A batch whose :meth:`to` also moves the pixels, which lie one level deeper."""
+
+    def to(self, *args: Any, **kwargs: Any) -> "Inputs":
+        """Move every tensor, and cast those with a fraction, as transformers' own batches do."""
+        pixels = self.data.pop("pixel_values", None)
+        super().to(*args, **kwargs)
+        if pixels is not None:
+            self.data["pixel_values"] = BatchFeature(pixels).to(*args, **kwargs).data
+        return self
+
+
 class PolyvexProcessor(ProcessorMixin):
     """Each encoder's own transform on the images, the recipe's template on the question, then the tokenizer.
 
@@ -90,6 +102,10 @@ class PolyvexProcessor(ProcessorMixin):
         """
         if return_tensors != "pt" or kwargs.pop("padding", True) is False:
             raise ContractError("the processor returns padded torch tensors: return_tensors='pt', padding=True")
+        if kwargs:
+            raise ContractError(
+                f"the processor has no option {', '.join(sorted(kwargs))}; each encoder has its own transform"
+            )
         texts = [text] if isinstance(text, str) else list(text)
         pictures = [] if images is None else [images] if isinstance(images, Image) else list(images)
         marks = sum(one.count(IMAGE) for one in texts)
@@ -101,7 +117,7 @@ class PolyvexProcessor(ProcessorMixin):
         data: dict[str, Any] = pad_left(ids, self.tokenizer.pad_token_id)
         if pictures:
             data["pixel_values"] = self.pixels(pictures)
-        return BatchFeature(data)
+        return Inputs(data)
 
     def pixels(self, images: Sequence[Image]) -> dict[str, Tensor]:
         """Each encoder's pixels of all images, by the encoder's own transform."""

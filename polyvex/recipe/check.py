@@ -99,6 +99,7 @@ def _stage(recipe: Recipe, index: int, stage: Stage) -> list[str]:
     ]
     if twice := sorted({part for part in stage.trains if stage.trains.count(part) > 1}):
         problems.append(f"{where}: trains names {', '.join(twice)} more than once")
+    problems += [f"{where}: {problem}" for problem in _covered(stage.trains)]
     if stage.batch_size % stage.accumulate:
         problems.append(f"{where}: batch_size {stage.batch_size} is not a multiple of accumulate {stage.accumulate}")
     if stage.warmup > stage.steps:
@@ -112,4 +113,15 @@ def _stage(recipe: Recipe, index: int, stage: Stage) -> list[str]:
         problems.append(f"{where}: trains lm.moe, but no expert exists yet; set upcycle = true here or before")
     if not stage.images and "connector" in stage.trains:
         problems.append(f"{where}: trains the connector with images = false, so nothing would reach it")
+    return problems
+
+
+def _covered(trains: list[str]) -> list[str]:
+    """A parameter counts for the first entry of ``trains`` that fits, so a narrower entry must come first."""
+    problems = []
+    for index, entry in enumerate(trains):
+        for earlier in trains[:index]:
+            if entry.startswith(f"{earlier}.") or ("*" in entry and "*" not in earlier):
+                problems.append(f"trains names '{entry}' after '{earlier}', which takes its weights. Put it first")
+                break
     return problems

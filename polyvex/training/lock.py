@@ -31,7 +31,7 @@ def make_lock(recipe: Recipe, registries: Registries, samples: Sequence[Sample],
         "data_sha256": hash_data(samples, cache),
         "samples": len(samples),
         "images": len(cache.files.hashes),
-        "unreadable_images": sorted(cache.files.unreadable),
+        "unreadable_images": sorted(cache.unreadable),
     }
 
 

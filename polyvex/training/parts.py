@@ -73,7 +73,7 @@ def hashes(model: nn.Module) -> dict[str, dict[str, str]]:
         key = (name.split(".")[0], "trained" if trains else "frozen")
         digest = digests.setdefault(key, hashlib.sha256())
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     result: dict[str, dict[str, str]] = {}
     for (part, kind), digest in sorted(digests.items()):
         result.setdefault(part, {})[kind] = digest.hexdigest()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from polyvex.cache.encode import CacheReport, TokenCache, fill_cache
 from polyvex.data.base import Sample
+from polyvex.errors import DataError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe.samples import read_split
 from polyvex.recipe.schema import Recipe
@@ -33,6 +34,8 @@ def prepare(
         test = test[: recipe.evaluation.limit]
     cache, report = fill_cache(recipe, registries, [*train, *test], folder=folder, progress=progress)
     kept_train, kept_test = _readable(train, cache), _readable(test, cache)
+    if not kept_train:
+        raise DataError(f"none of the {len(train)} training samples has a readable image, so nothing can be trained")
     return Prepared(
         train=kept_train,
         test=kept_test,

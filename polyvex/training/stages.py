@@ -1,5 +1,6 @@
 """Run a recipe's stages in order; go on where an earlier run stopped."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -126,8 +127,13 @@ def _trainer(
 
 
 def _last_checkpoint(folder: StageDirectory) -> str | None:
+    """The newest whole checkpoint; one that was cut short (its last file is missing) is removed."""
     checkpoints = folder.path / "checkpoints"
-    return get_last_checkpoint(str(checkpoints)) if checkpoints.exists() else None
+    while checkpoints.exists() and (newest := get_last_checkpoint(str(checkpoints))):
+        if (Path(newest) / "trainer_state.json").exists():
+            return newest
+        shutil.rmtree(newest)
+    return None
 
 
 def _model_before(session: Session, index: int) -> PolyvexForConditionalGeneration:
@@ -159,4 +165,5 @@ def _finish(session: Session, model: PolyvexForConditionalGeneration | None) -> 
     for name, report in model.attach_encoders(session.registries).items():
         session.say(f"encoder {name}: {report}")
     model.save_pretrained(session.run.path)
+    session.run.finish()
     session.say(f"finished: {session.run.path}")

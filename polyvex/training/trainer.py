@@ -132,7 +132,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     """The lines of a metrics file; none if there is no file."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    *whole, _cut = path.read_text(encoding="utf-8").split("\n")  # a kill may cut the last line
+    return [json.loads(line) for line in whole if line]
 
 
 class StageBar(TrainerCallback):

@@ -32,8 +32,7 @@ FENCE = re.compile(r"^(?P<before><!-- run -->\n)?```(?P<kind>[a-z]+)\n(?P<text>.
 NOT_RUN = {
     "make ": "each target takes minutes, and `make test` would run this test",
     "pip install": "tests install nothing here; test_plugin_page.py installs the page's plugin elsewhere",
-    "git clone": "needs the network",
-    "cd ": "goes with git clone",
+    ". .venv/bin/activate": "goes with make",
     "polyvex compose --encoder gray-patch": "needs the page's plugin; test_plugin_page.py runs it with that installed",
 }
 """How commands that are not run begin, and why."""

@@ -35,11 +35,11 @@ def test_rgb_keeps_its_pixels() -> None:
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
 def test_16_bits_are_scaled_not_clipped(mode: str) -> None:
-    # PIL's own conversion clips at 255, so that 300 and 65535 would both be white.
-    values = np.array([[0, 257, 32896, 65535]])
+    # PIL's own conversion clips at 255, so that 300 and 65535 would both be white. 20 000 · 255 / 65 535 = 77.8.
+    values = np.array([[0, 300, 20_000, 65_535]])
     kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
     rgb = to_rgb(Image.fromarray(values.astype(kind)))
-    assert np.asarray(rgb)[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert np.asarray(rgb)[0, :, 0].tolist() == [0, 1, 77, 255]
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])

@@ -102,6 +102,13 @@ def test_two_adjacent_images_never_share_a_position(name: str) -> None:
     assert not set(first.tolist()) & set(second.tolist())
 
 
+@pytest.mark.parametrize("name", SHARING)
+def test_two_adjacent_images_of_one_encoder_never_share_a_position(name: str) -> None:
+    # Source and row are the same on both sides of the border; only the image tells it.
+    line = VisualLayout.of([TokenShape(tokens=2, dim=4, grid=Grid(rows=1, cols=2))])
+    assert ids(name, "txxxxt", layout=line).tolist() == [[0, 1, 1, 2, 2, 3]]
+
+
 def test_one_row_shared_is_all_shared() -> None:
     line = VisualLayout.of([TokenShape(tokens=5, dim=4, grid=Grid(rows=1, cols=5))])
     assert torch.equal(ids("share_row", "txxxxxt", layout=line), ids("share_all", "txxxxxt", layout=line))
