@@ -35,7 +35,7 @@ $(VENV)/installed: $(PROJECTS)
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@echo "installing what the tests need ..."
-	@$(PIP) --group dev
+	@$(PIP) --editable ".[dev]"
 	@touch $@
 
 quickstart: $(VENV)/installed

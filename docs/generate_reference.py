@@ -80,7 +80,8 @@ def table(model: type[BaseModel]) -> str:
     for row in option_rows(model):
         field = model.model_fields[row["name"]]
         default = "required" if field.is_required() else _default(field, row["default"])
-        cells = (f"`{row['name']}`", _value(row["name"], field), default, html.escape(row["description"], quote=False))
+        meaning = html.escape(row["description"], quote=False) or f"See `[{row['name']}]` below."
+        cells = (f"`{row['name']}`", _value(row["name"], field), default, meaning)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +65,10 @@ def test_a_composed_recipe_is_complete_and_can_be_read(tmp_path: Path, capsys: C
     text = path.read_text()
     assert "# How many neighbours along a row become one token" in text
     capsys.readouterr()
-    assert run(["show", str(path), "--json", "--set", "stages.align.steps=7"]) == 0
+    assert run(["show", str(path), "--json", "--set", "stages.align.steps=30"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert [table["use"] for table in shown["encoders"]] == ["patchify", "color-grid"]
-    assert next(stage for stage in shown["stages"] if stage["name"] == "align")["steps"] == 7
+    assert next(stage for stage in shown["stages"] if stage["name"] == "align")["steps"] == 30
     assert run(["compose", *arguments, "-o", str(path)]) == 2
     assert "--force" in capsys.readouterr().err
 
@@ -81,8 +80,8 @@ def test_the_schema_covers_plugins(capsys: Capture) -> None:
     assert '"dinov2-s"' in text
 
 
-def test_the_story_of_a_run(tiny_recipe_file: Callable[..., Path] | Path, tmp_path: Path, capsys: Capture) -> None:
-    recipe = str(tiny_recipe_file() if callable(tiny_recipe_file) else tiny_recipe_file)
+def test_the_story_of_a_run(tiny_recipe_file: Path, tmp_path: Path, capsys: Capture) -> None:
+    recipe = str(tiny_recipe_file)
     out, cache = str(tmp_path / "run"), ["--cache", str(tmp_path / "cache")]
     assert run(["plan", recipe, *cache]) == 0
     assert "no problem found" in capsys.readouterr().out
