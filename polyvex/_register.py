@@ -7,7 +7,7 @@ its last line: the configuration, the model, or the processor.
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -39,7 +39,7 @@ class _Waiter(MetaPathFinder):
         self.busy = False
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if self.busy or fullname not in REGISTRARS:
             return None

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
+from polyvex.errors import ContractError
+
 TEXT = -1
 """The image, source, row and column of a place that holds no visual token."""
 
@@ -82,7 +84,16 @@ class VisualTokens:
 
     @classmethod
     def on_grid(cls, values: Float[Tensor, "images tokens dim"], grid: Grid | None) -> "VisualTokens":
-        """One encoder's tokens, row-major on ``grid``; ``None`` for tokens without a place in the image."""
+        """One encoder's tokens, row-major on ``grid``; ``None`` for tokens without a place in the image.
+
+        Raises:
+            ContractError: if there are more or fewer tokens than places on the grid.
+        """
+        if grid is not None and values.shape[1] != grid.tokens:
+            raise ContractError(
+                f"got {values.shape[1]} tokens for a {grid} grid, expected {grid.tokens}. Were class or register "
+                f"tokens left in?"
+            )
         shape = TokenShape(tokens=values.shape[1], dim=values.shape[2], grid=grid)
         return cls(values=values, layout=VisualLayout.of([shape]))
 

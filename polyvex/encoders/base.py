@@ -61,7 +61,8 @@ class VisionEncoder(nn.Module, ABC):
 
     ``Options`` is the class of its options, ``summary`` one line for listings. The constructor takes only the
     options and builds the structure with fresh weights, without reading a file, so that a model can be planned
-    or loaded from a checkpoint; :meth:`load_pretrained` then brings the real weights.
+    or loaded from a checkpoint; :meth:`load_pretrained` then brings the real weights. All state must be parameters
+    or persistent buffers, so that a checkpoint holds it.
     """
 
     Options: ClassVar[type[EncoderOptions]] = EncoderOptions

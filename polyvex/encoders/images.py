@@ -48,7 +48,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 def resize_square(image: Image.Image, side: int) -> Image.Image:
     """Resize to ``side`` × ``side`` pixels, bicubic with antialias. The aspect ratio is not kept, nothing is cut."""
-    return image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    return to_rgb(image).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def normalize(

@@ -75,6 +75,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, path: Path,
         shown = "\n".join(f"  - {problem}" for problem in problems[:10])
         more = f"\n  … and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise WeightsError(f"{path}: weights of another architecture; {len(problems)} keys differ\n{shown}{more}")
-    module.load_state_dict({key: state[key] for key in wanted})
+    on_meta = any(tensor.is_meta for tensor in wanted.values())  # copying into nothing would lose the weights
+    module.load_state_dict({key: state[key] for key in wanted}, assign=on_meta)
     unused = sorted(set(state) & set(ignore))
     return WeightsReport(source=str(path), sha256=sha256_of(path), loaded=sorted(wanted), unused=unused)

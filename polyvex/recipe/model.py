@@ -75,7 +75,7 @@ def _like(name: str, **more: Any) -> Any:
 def json_schema(registries: Registries) -> dict[str, Any]:
     """JSON schema of recipes for editors; covers the plugins that are installed now."""
     schema = recipe_model(registries).model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "polyvex recipe", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "polyvex recipe"}
 
 
 def encoder_names(recipe: Recipe) -> list[str]:

@@ -126,7 +126,8 @@ def verdict(results: Sequence[Result]) -> str:
     names = "; ".join(f"{result.label} {'higher' if (result.difference or 0) > 0 else 'lower'}" for result in shown)
     chance = " Where there is no difference, about 1 comparison in 20 does so by chance alone."
     return (
-        f"{len(shown)} of {len(compared)} cells differ{'s' if len(shown) == 1 else ''} from the first ({first}) by an interval without 0: {names}."
+        f"{len(shown)} of {len(compared)} cells {'differs' if len(shown) == 1 else 'differ'} from the first ({first}) "
+        f"by an interval without 0: {names}."
         f"{chance if len(compared) > 1 else ''}"
     )
 

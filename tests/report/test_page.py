@@ -94,8 +94,8 @@ def test_the_lock_the_recipe_and_the_hashes_can_be_unfolded(hand_run: Path) -> N
     assert f"weights_sha256: color-grid {LOCK['weights_sha256']['color-grid']}" in reader.text
     assert "weights_sha256: patchify none needed" in reader.text
     assert 'template = "{image}Question: {question}\\nAnswer: "' in reader.text
-    assert HASH["old"][:16] in reader.text
-    assert HASH["new"][:16] in reader.text
+    assert f"0-language fusion frozen {HASH['old'][:16]} {HASH['old'][:16]} " in reader.text
+    assert f"0-language lm trained {HASH['old'][:16]} {HASH['new'][:16]} " in reader.text
 
 
 def test_the_stages_say_what_trained_and_what_was_proven_frozen(hand_run: Path) -> None:
