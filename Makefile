@@ -64,7 +64,7 @@ floors: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 tests: $(VENV)/installed-dev
-	$(BIN)/pytest --numprocesses 2 --durations 10
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --durations 10
 
 docs: $(VENV)/installed-dev
 	$(BIN)/mkdocs build --strict

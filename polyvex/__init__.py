@@ -11,7 +11,7 @@ from polyvex._register import register_when_transformers_is_there
 
 if TYPE_CHECKING:
     from polyvex.answer import Answer, Assistant, load
-    from polyvex.build import Built, build
+    from polyvex.assemble import Built, build
     from polyvex.encoders import EncoderFacts, EncoderOptions, License, VisionEncoder, WeightsPlace
     from polyvex.fusion import Fusion
     from polyvex.hooks import hookimpl
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "polyvex.answer": ("Answer", "Assistant", "load"),
-    "polyvex.build": ("Built", "build"),
+    "polyvex.assemble": ("Built", "build"),
     "polyvex.encoders": ("EncoderFacts", "EncoderOptions", "License", "VisionEncoder", "WeightsPlace"),
     "polyvex.fusion": ("Fusion",),
     "polyvex.hooks": ("hookimpl",),

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from polyvex.answer import Assistant, load
-from polyvex.build import build
+from polyvex.assemble import build
 from polyvex.errors import DataError, RunError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyvex.ablation.axes import apply, expand, label
-from polyvex.build import encoder_tables
+from polyvex.assemble import encoder_tables
 from polyvex.errors import RecipeError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import parse_recipe

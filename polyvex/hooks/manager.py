@@ -90,7 +90,7 @@ def load_registries(*, third_party: bool = True, extra: Mapping[str, Any] | None
         plugin = Plugin(name=package, distribution="polyvex", version=version("polyvex"))
         _register(manager, import_module(package), plugin, registries, strict=True)
     for name, namespace in (extra or {}).items():
-        plugin = Plugin(name=name, distribution="(passed by hand)", version="")
+        plugin = Plugin(name=name, distribution="passed by hand", version="")
         _register(manager, namespace, plugin, registries, strict=True)
     if third_party:
         _load_installed(manager, registries)

@@ -19,7 +19,7 @@ class Plugin:
     version: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.distribution} {self.version})"
+        return f"{self.name} ({f'{self.distribution} {self.version}'.strip()})"
 
 
 @dataclass(frozen=True, kw_only=True)

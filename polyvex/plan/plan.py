@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from polyvex.build import make_config
+from polyvex.assemble import make_config
 from polyvex.cache.place import cache_root, places
 from polyvex.cache.store import TokenStore
 from polyvex.errors import PolyvexError

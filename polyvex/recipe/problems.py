@@ -89,7 +89,9 @@ def _has(data: Any, step: str | int) -> bool:
     return isinstance(data, dict) and step in data
 
 
-def _sentence(place: tuple[str | int, ...], group: list[ErrorDetails], model: type[BaseModel], raw: Any) -> str:
+def _sentence(  # noqa: PLR0911 - one return for each kind of problem
+    place: tuple[str | int, ...], group: list[ErrorDetails], model: type[BaseModel], raw: Any
+) -> str:
     detail = group[0]
     table, key = place[:-1], str(place[-1]) if place else ""
     kind = detail["type"]

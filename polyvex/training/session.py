@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyvex.build import make_processor
+from polyvex.assemble import make_processor
 from polyvex.errors import RunError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexProcessor

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers.trainer_utils import get_last_checkpoint
 
-from polyvex.build import build_model
+from polyvex.assemble import build_model
 from polyvex.data.batches import Collator, ExampleDataset
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration

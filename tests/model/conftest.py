@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from polyvex.build import Built, build
+from polyvex.assemble import Built, build
 from polyvex.hooks.manager import Registries
 from polyvex.moe.upcycle import install_experts
 from polyvex.recipe import Recipe

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from polyvex.build import Built
+from polyvex.assemble import Built
 from polyvex.data.prompt import IGNORED
 from polyvex.model import PolyvexForConditionalGeneration, PolyvexOutput
 from polyvex.moe.losses import auxiliary_losses

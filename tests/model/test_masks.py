@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from polyvex.build import Built
+from polyvex.assemble import Built
 from polyvex.model import PolyvexForConditionalGeneration
 
 SCHEMES = ("sequential", "share_all", "share_row", "share_row_col")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from polyvex.build import Built
+from polyvex.assemble import Built
 from polyvex.data.batches import pad_left
 from polyvex.errors import ContractError
 
@@ -135,7 +135,7 @@ def test_embeddings_are_the_language_models(shared_built: Make) -> None:
 
 
 def test_the_same_seed_builds_the_same_model(tiny_recipe: Callable[..., Any], registries: Any) -> None:
-    from polyvex.build import build
+    from polyvex.assemble import build
 
     torch.manual_seed(1)
     first = build(tiny_recipe(), registries=registries).model.state_dict()
@@ -147,7 +147,7 @@ def test_the_same_seed_builds_the_same_model(tiny_recipe: Callable[..., Any], re
 
 
 def test_building_leaves_the_global_random_state(tiny_recipe: Callable[..., Any], registries: Any) -> None:
-    from polyvex.build import build
+    from polyvex.assemble import build
 
     before = torch.get_rng_state()
     build(tiny_recipe(), registries=registries)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from polyvex.build import Built
+from polyvex.assemble import Built
 from polyvex.data.batches import pad_left
 from polyvex.encoders.images import open_image
 from polyvex.errors import ContractError

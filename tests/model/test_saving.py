@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LlamaConfig, LlamaForCausalLM
 
 import polyvex.model  # noqa: F401 - makes the Auto classes know the model
-from polyvex.build import Built
+from polyvex.assemble import Built
 from polyvex.errors import ContractError, PluginError, WeightsError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.lm.small_llama import SmallLlama, SmallLlamaOptions
@@ -125,7 +125,7 @@ def test_another_precision_can_be_asked_for(dtype: torch.dtype, make_built: Make
 @pytest.fixture
 def without_encoders(make_built: Make, tmp_path: Path, tiny_recipe: Callable[..., Any], registries: Registries) -> Path:
     """A checkpoint as stages write it."""
-    from polyvex.build import build_model
+    from polyvex.assemble import build_model
 
     built = make_built()
     model, _ = build_model(tiny_recipe(), built.processor, registries, encoders=False)
@@ -226,7 +226,7 @@ def test_tied_embeddings_stay_tied(make_built: Make, tmp_path: Path) -> None:
 def test_a_pretrained_model_starts_with_its_own_weights(
     make_built: Make, tiny_recipe: Callable[..., Any], registries: Registries, tmp_path: Path
 ) -> None:
-    from polyvex.build import build
+    from polyvex.assemble import build
 
     lm = LlamaForCausalLM(
         LlamaConfig(vocab_size=300, hidden_size=16, intermediate_size=24, num_attention_heads=2, num_hidden_layers=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from polyvex.build import build_model, make_processor
+from polyvex.assemble import build_model, make_processor
 from polyvex.cache import fill_cache
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from polyvex.build import build
+from polyvex.assemble import build
 from polyvex.errors import RecipeError, TrainingError
 from polyvex.hooks.manager import Registries
 from polyvex.moe.upcycle import install_experts

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from polyvex.build import Built, build
+from polyvex.assemble import Built, build
 from polyvex.cache import TokenCache, fill_cache
 from polyvex.data import Sample
 from polyvex.hooks.manager import Registries

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from polyvex.build import build, build_model, encoder_tables, make_processor, plugin_origins
+from polyvex.assemble import build, build_model, encoder_tables, make_processor, plugin_origins
 from polyvex.errors import WeightsError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
@@ -89,3 +89,11 @@ def test_every_shipped_recipe_builds_without_its_encoders(path: Path, registries
     processor = make_processor(recipe, registries, ["some text"])
     model, _ = build_model(recipe, processor, registries, encoders=False)
     assert model.layout.tokens == processor.visual_tokens
+
+
+def test_the_short_name_is_the_function_every_time() -> None:
+    # A module of the same name would take its place as an attribute of the package after the first use.
+    import polyvex
+
+    assert polyvex.build is polyvex.build is build
+    assert all(getattr(polyvex, name) is getattr(polyvex, name) for name in polyvex.__all__)
