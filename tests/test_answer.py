@@ -26,6 +26,7 @@ def finished(
     built = build(tiny_recipe(), registries=registries)
     built.model.save_pretrained(path)
     built.processor.save_pretrained(path)
+    RunDirectory(path).finish()
     return path
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from polyvex.errors import ContractError
 from polyvex.tokens import TEXT, Grid, TokenShape, VisualLayout, VisualTokens
 
 
@@ -53,3 +54,8 @@ def test_values_are_frozen(value: object) -> None:
     name = dataclasses.fields(value)[0].name  # type: ignore[arg-type]
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, name, None)
+
+
+def test_tokens_that_do_not_fill_their_grid_are_refused_with_both_numbers() -> None:
+    with pytest.raises(ContractError, match="got 5 tokens for a 2x2 grid, expected 4"):
+        VisualTokens.on_grid(torch.zeros(1, 5, 3), Grid(rows=2, cols=2))

@@ -121,7 +121,7 @@ def _covered(trains: list[str]) -> list[str]:
     problems = []
     for index, entry in enumerate(trains):
         for earlier in trains[:index]:
-            if entry.startswith(f"{earlier}.") or ("*" in entry and "*" not in earlier):
+            if entry.startswith(f"{earlier}.") or ("*" in entry and earlier in ("connector", "lm")):
                 problems.append(f"trains names '{entry}' after '{earlier}', which takes its weights. Put it first")
                 break
     return problems

@@ -103,7 +103,7 @@ def test_third_party_plugins_can_be_left_out(install: Install) -> None:
 
 def test_plugins_can_be_passed_by_hand() -> None:
     registries = load_registries(third_party=False, extra={"mine": plugin(register_fusions={"mine": MLPFusion})})
-    assert registries.fusions.entry("mine").plugin.distribution == "(passed by hand)"
+    assert registries.fusions.entry("mine").plugin.distribution == "passed by hand"
 
 
 def test_two_plugins_of_one_name_stop_with_both_names(install: Install) -> None:

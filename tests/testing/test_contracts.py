@@ -130,8 +130,8 @@ class KeepsClassToken(Good):
 
 
 class DropsAToken(Good):
-    def features(self, pixels: Tensor) -> Tensor:
-        return super().features(pixels)[:, 1:]
+    def forward(self, pixels: Tensor) -> VisualTokens:
+        return VisualTokens.on_grid(self.features(pixels)[:, 1:], None)
 
 
 class WrongWidth(Good):
