@@ -8,6 +8,7 @@ import torch
 
 from polyvex.data.prompt import IMAGE
 from polyvex.encoders.weights import WeightsReport
+from polyvex.errors import RecipeError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.recipe.check import fused_shapes
 from polyvex.recipe.model import encoder_names
@@ -75,6 +76,25 @@ def make_processor(recipe: Recipe, registries: Registries, texts: Iterable[str])
         plugins=plugin_origins(recipe, registries),
         registries=registries,
     )
+
+
+def check_context(recipe: Recipe, registries: Registries) -> None:
+    """Refuse a recipe whose visual tokens alone fill the language model's context, before anything is encoded.
+
+    Raises:
+        RecipeError: with both numbers and the ways out.
+    """
+    config = registries.language_models[recipe.lm.use](recipe.lm).config().get_text_config()
+    context = getattr(config, "max_position_embeddings", None)
+    tokens = sum(shape.tokens for shape in fused_shapes(recipe, registries, dim=config.hidden_size))
+    if context and tokens >= context:
+        raise RecipeError(
+            [
+                f"one image takes {tokens} visual tokens, but the language model's context holds {context}. Raise "
+                f"fusion.patches_per_token, lower an encoder's image_size, or take a model with a longer context"
+            ],
+            source=recipe.name,
+        )
 
 
 def build_model(

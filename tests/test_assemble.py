@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from polyvex.assemble import build, build_model, encoder_tables, make_processor, plugin_origins
-from polyvex.errors import WeightsError
+from polyvex.errors import RecipeError, WeightsError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
 
@@ -97,3 +97,16 @@ def test_the_short_name_is_the_function_every_time() -> None:
 
     assert polyvex.build is polyvex.build is build
     assert all(getattr(polyvex, name) is getattr(polyvex, name) for name in polyvex.__all__)
+
+
+def test_images_that_fill_the_context_are_refused_before_anything_is_encoded(
+    tiny_recipe: Callable[..., Recipe], registries: Registries, tmp_path: Path
+) -> None:
+    from polyvex.training.stages import train
+
+    recipe = tiny_recipe("lm.max_positions=8")
+    with pytest.raises(
+        RecipeError, match=r"takes \d+ visual tokens, but .* context holds 8"
+    ):
+        train(recipe, tmp_path / "run", registries=registries)
+    assert not (tmp_path / "run").exists()

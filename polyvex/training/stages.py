@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers.trainer_utils import get_last_checkpoint
 
-from polyvex.assemble import build_model
+from polyvex.assemble import build_model, check_context
 from polyvex.data.batches import Collator, ExampleDataset
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration
@@ -49,6 +49,7 @@ def train(
     """
     registries = registries or load_registries()
     run = RunDirectory(Path(out))
+    check_context(recipe, registries)
     resumed = run.prepare(recipe)
     session = open_session(recipe, registries, run, cache=cache, say=say, progress=progress)
     if resumed and run.finished:
