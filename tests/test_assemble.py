@@ -105,8 +105,6 @@ def test_images_that_fill_the_context_are_refused_before_anything_is_encoded(
     from polyvex.training.stages import train
 
     recipe = tiny_recipe("lm.max_positions=8")
-    with pytest.raises(
-        RecipeError, match=r"takes \d+ visual tokens, but .* context holds 8"
-    ):
+    with pytest.raises(RecipeError, match=r"takes \d+ visual tokens, but .* context holds 8"):
         train(recipe, tmp_path / "run", registries=registries)
     assert not (tmp_path / "run").exists()
