@@ -73,8 +73,13 @@ def apply(raw: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
     data = copy.deepcopy(dict(raw))
     for name, value in cell.items():
         if name == "order":
-            by_name = {table["name"]: table for table in data["encoders"]}
-            data["encoders"] = [by_name[encoder] for encoder in value]
+            before = [table["name"] for table in data["encoders"]]
+            places = [before.index(encoder) for encoder in value]
+            data["encoders"] = [data["encoders"][place] for place in places]
+            # Options that have one value per encoder go with their encoder, or orders would differ in more than order.
+            for key, option in data["fusion"].items():
+                if isinstance(option, list) and len(option) == len(before):
+                    data["fusion"][key] = [option[place] for place in places]
         elif name in SHORT and isinstance(value, str):
             if data[name].get("use") != value:
                 data[name] = {"use": value}

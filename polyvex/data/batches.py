@@ -79,6 +79,13 @@ def _padded(rows: list[list[int]], length: int, fill: int) -> Tensor:
     return torch.tensor([row + [fill] * (length - len(row)) for row in rows])
 
 
+def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors, and those one level deeper, on ``device``."""
+    return {
+        key: to_device(value, device) if isinstance(value, dict) else value.to(device) for key, value in batch.items()
+    }
+
+
 def pad_left(rows: list[list[int]], pad: int) -> dict[str, Tensor]:
     """Ids and mask, [batch seq], padded on the left as generation needs it."""
     longest = max(map(len, rows), default=0)

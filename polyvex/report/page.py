@@ -53,7 +53,7 @@ def render(run: RunRecord | None, ablation: AblationRecord | None, *, loud: Sequ
 
 def run_view(run: RunRecord) -> dict[str, Any]:
     """What the template says of a run."""
-    budget, positions, note = _budget(run)
+    budget, note = _budget(run)
     shown = next((one for one in reversed(run.evaluations) if one.answers), None)
     return {
         "what": _what(run.recipe),
@@ -66,7 +66,6 @@ def run_view(run: RunRecord) -> dict[str, Any]:
         "losses": _losses(run.stages),
         "loads": _loads(run.stages),
         "budget": budget,
-        "positions": positions,
         "budget_note": note,
         "stages": _stages(run.stages),
         "hashes": _hashes(run.stages),
@@ -152,7 +151,7 @@ def _loads(stages: Sequence[StageRecord]) -> dict[str, Any] | None:
     return {"name": evaluation.name, "charts": charts}
 
 
-def _budget(run: RunRecord) -> tuple[Table | None, int, str]:
+def _budget(run: RunRecord) -> tuple[Table | None, str]:
     """Tokens and positions of each encoder; a note instead if the recipe's plugins are not here."""
     from polyvex.hooks.manager import load_registries
     from polyvex.plan.tokens import budgets
@@ -162,7 +161,7 @@ def _budget(run: RunRecord) -> tuple[Table | None, int, str]:
         registries = load_registries()
         found, positions = budgets(parse_recipe(run.recipe, registries=registries), registries, dim=1)
     except (PolyvexError, ValueError) as error:
-        return None, 0, f"Tokens and positions cannot be counted here: {error}"
+        return None, f"Tokens and positions cannot be counted here: {error}"
     heads = ["encoder", "image", "tokens", "after fusion", "grid", "positions", "width", "licence"]
     rows = [
         [
@@ -179,7 +178,7 @@ def _budget(run: RunRecord) -> tuple[Table | None, int, str]:
     ]
     total = [str(sum(one.tokens_in for one in found)), str(sum(one.tokens_out for one in found))]
     rows.append(["all", "", *total, "", str(positions), "", ""])
-    return Table(heads=heads, rows=rows), positions, ""
+    return Table(heads=heads, rows=rows), ""
 
 
 def _stages(stages: Sequence[StageRecord]) -> list[dict[str, Any]]:

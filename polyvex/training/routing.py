@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from polyvex.data.base import Sample
-from polyvex.data.batches import Collator, ExampleDataset, ReadTokens
+from polyvex.data.batches import Collator, ExampleDataset, ReadTokens, to_device
 from polyvex.moe.record import record_routing
 from polyvex.sequence import lay_out
 from polyvex.tokens import TEXT
@@ -31,6 +31,7 @@ def expert_load(
     for start in range(0, len(samples), batch_size):
         batch = collate([dataset[index] for index in range(start, min(start + batch_size, len(samples)))])
         batch.pop("labels")
+        batch = to_device(batch, model.device)
         ids = batch["input_ids"]
         layout = lay_out(ids == model.config.image_token_id, batch["attention_mask"].bool(), model.layout)
         with record_routing(model.lm) as routings:
@@ -38,7 +39,9 @@ def expert_load(
         for layer, routing in zip(layers, routings, strict=True):
             for source, name in names.items():
                 chosen = ((layout.source == source) & layout.valid).reshape(-1)
-                added = torch.bincount(routing.expert[chosen].reshape(-1), minlength=routing.probs.shape[-1]).float()
+                added = (
+                    torch.bincount(routing.expert[chosen].reshape(-1), minlength=routing.probs.shape[-1]).float().cpu()
+                )
                 counts[layer][name] = counts[layer][name] + added if counts[layer][name].numel() else added
     return {
         layer: {name: (count / count.sum().clamp(min=1)).tolist() for name, count in by_source.items()}

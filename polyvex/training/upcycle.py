@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from polyvex.data.batches import Collator, ExampleDataset
+from polyvex.data.batches import Collator, ExampleDataset, to_device
 from polyvex.errors import TrainingError
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.moe.upcycle import install_experts
@@ -26,7 +26,7 @@ def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
         raise TrainingError(f"a stage upcycles, but the recipe {recipe.name} has no [moe]")
     router = recipe.moe.router
     kind = session.registries.routers[router.use]
-    probe = _probe(session, context=model.lm.config.max_position_embeddings)
+    probe = to_device(_probe(session, context=model.lm.config.max_position_embeddings), model.device)
     model.eval()
     dense = model(**probe).logits
     with torch.random.fork_rng(devices=[]):
