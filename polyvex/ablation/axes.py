@@ -90,4 +90,6 @@ def apply(raw: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
 
 def label(cell: Mapping[str, Any]) -> str:
     """A cell in one line: ``order=a+b, positions=share_row``."""
-    return ", ".join(f"{name}={'+'.join(value) if isinstance(value, list) else value}" for name, value in cell.items())
+    return ", ".join(
+        f"{name}={'+'.join(map(str, value)) if isinstance(value, list) else value}" for name, value in cell.items()
+    )

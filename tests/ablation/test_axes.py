@@ -107,14 +107,6 @@ def test_an_order_moves_whole_tables_by_their_names() -> None:
     assert data["encoders"] == [RAW["encoders"][2], RAW["encoders"][1], RAW["encoders"][0]]
 
 
-def test_an_option_with_a_value_per_encoder_goes_with_its_encoder() -> None:
-    # Otherwise cells of another order would also differ in which encoder's patches are joined.
-    raw = {**RAW, "fusion": {"use": "mlp", "patches_per_token": [1, 2, 4], "depth": 3}}
-    moved = apply(raw, {"order": ["color-grid", "small", "large"]})
-    assert moved["fusion"] == {"use": "mlp", "patches_per_token": [4, 1, 2], "depth": 3}
-    assert apply(RAW, {"order": ["color-grid", "small", "large"]})["fusion"] == RAW["fusion"]
-
-
 def test_a_component_by_name_replaces_its_table_unless_it_is_that_already() -> None:
     assert apply(RAW, {"positions": "share_all"})["positions"] == {"use": "share_all"}
     assert apply(RAW, {"fusion": "other"})["fusion"] == {"use": "other"}
@@ -158,3 +150,7 @@ def test_values_per_encoder_go_with_their_encoder() -> None:
     changed = apply(raw, {"order": ["b", "a"]})
     assert changed["fusion"]["patches_per_token"] == [4, 2]
     assert raw["fusion"]["patches_per_token"] == [2, 4]
+
+
+def test_a_label_can_hold_a_list_of_numbers() -> None:
+    assert label({"fusion.patches_per_token": [1, 2]}) == "fusion.patches_per_token=1+2"
