@@ -68,11 +68,7 @@ class RunDirectory:
     def check_recipe(self, recipe: Recipe) -> None:
         """Compare ``recipe`` with the stored one; see :meth:`prepare`."""
         stored = tomlkit.parse(self.recipe.read_text(encoding="utf-8")).unwrap()
-        if found := list(differences(stored, recipe.dump())):
-            shown = "\n".join(f"  - {line}" for line in found)
-            raise RunError(
-                f"{self.path} is the run of another recipe:\n{shown}\nChoose another --out, or undo the change"
-            )
+        refuse_another(stored, recipe.dump(), what=f"{self.path} is the run")
 
 
 @dataclass(frozen=True)
@@ -124,6 +120,17 @@ def write_whole(path: Path, text: str) -> None:
     half_done = path.with_name(f"{path.name}.part")
     half_done.write_text(text, encoding="utf-8")
     os.replace(half_done, path)
+
+
+def refuse_another(there: Mapping[str, Any], here: Mapping[str, Any], *, what: str) -> None:
+    """Compare two recipes as plain data.
+
+    Raises:
+        RunError: if they differ; ``what`` begins the sentence, and every difference is shown.
+    """
+    if found := list(differences(there, here)):
+        shown = "\n".join(f"  - {line}" for line in found)
+        raise RunError(f"{what} of another recipe:\n{shown}\nChoose another --out, or undo the change")
 
 
 def differences(there: Any, here: Any, where: str = "") -> Iterator[str]:

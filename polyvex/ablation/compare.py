@@ -15,7 +15,8 @@ class Result:
 
     ``accuracy`` is the mean over questions and seeds, with a 95 % bootstrap interval over questions. ``difference``
     is to the first combination on the same questions and seeds, with its own paired interval; both are None for the
-    first itself. The intervals cover the choice of questions; ``by_seed`` shows how far seeds are apart.
+    first itself, and where the two share no question and seed, as when the first one failed. The intervals cover the
+    choice of questions; ``by_seed`` shows how far seeds are apart.
     """
 
     label: str
@@ -35,18 +36,25 @@ class Result:
         return asdict(self)
 
 
-def compare_all(groups: Sequence[Mapping[str, Any]]) -> list[Result]:
-    """One result per group, each compared with the first. A group's ``scores`` has one mapping per seed."""
-    return [_result(group, groups[0]) for group in groups]
+def compare_all(groups: Sequence[Mapping[str, Any]], *, first: str = "") -> list[Result]:
+    """One result per group, each compared with one of them. A group's ``scores`` has one mapping per seed.
+
+    Args:
+        first: label of the group to compare with; if no group has it, nothing is compared. The first group if empty.
+    """
+    wanted = first or (groups[0]["label"] if groups else "")
+    reference = next((group for group in groups if group["label"] == wanted), None)
+    return [_result(group, reference) for group in groups]
 
 
-def _result(group: Mapping[str, Any], first: Mapping[str, Any]) -> Result:
+def _result(group: Mapping[str, Any], first: Mapping[str, Any] | None) -> Result:
     scores = _matrix(group)
     per_question = scores.mean(axis=0)
     difference, interval = None, None
-    if group is not first:
+    if first is not None and group is not first:
         gaps = paired(group, first)
-        difference, interval = float(gaps.mean()), bootstrap(gaps)
+        if len(gaps):
+            difference, interval = float(gaps.mean()), bootstrap(gaps)
     return Result(
         label=group["label"],
         values=dict(group["values"]),
@@ -69,10 +77,15 @@ def _matrix(group: Mapping[str, Any]) -> np.ndarray:
 
 
 def paired(group: Mapping[str, Any], other: Mapping[str, Any]) -> np.ndarray:
-    """Difference per question, averaged over the seeds that both have; only questions that all answered count."""
+    """Difference per question, averaged over the seeds that both have; only questions that all answered count.
+
+    Empty if there is no such seed or question.
+    """
     mine = dict(zip(group["seeds"], group["scores"], strict=True))
     theirs = dict(zip(other["seeds"], other["scores"], strict=True))
     seeds = sorted(set(mine) & set(theirs))
+    if not seeds:
+        return np.array([])
     common = sorted(set.intersection(*(set(scores[seed]) for scores in (mine, theirs) for seed in seeds)))
     gaps = [[mine[seed][question] - theirs[seed][question] for question in common] for seed in seeds]
     return np.array(gaps).mean(axis=0)

@@ -37,11 +37,16 @@ def plan_cells(
     """All cells, seeds of one combination side by side. ``axes`` and ``seeds`` default to the recipe's ``[ablation]``.
 
     Raises:
-        RecipeError: lists the problems of every cell that cannot work, before anything runs.
+        RecipeError: lists the problems of every cell that cannot work or that equals another one, before anything
+            runs.
     """
     axes = dict(axes or recipe.ablation.axes)
     if not axes:
         raise RecipeError(["no axis. Give --axis name=values, or [ablation.axes] in the recipe"], source="ablate")
+    if "seed" in axes:
+        raise RecipeError(
+            ["axis seed: seeds repeat each combination and are compared in pairs. Use --seeds N"], source="ablate"
+        )
     raw = _base(recipe)
     cells, problems = [], []
     for values in expand(axes, encoder_names(recipe)):
@@ -53,10 +58,29 @@ def plan_cells(
             except RecipeError as error:
                 problems += [f"{label(values)}: {problem}" for problem in error.problems]
                 break
-            cells.append(Cell(id=recipe_id(checked), values=values, seed=checked.seed, recipe=checked))
+            cells.append(_cell(values, checked))
+    problems += _same(cells)
     if problems:
         raise RecipeError(problems, source="ablate")
     return cells
+
+
+def _cell(values: dict[str, Any], recipe: Recipe) -> Cell:
+    """The recipe is named after its content, so a renamed base recipe finds its finished cells again."""
+    found = recipe_id(recipe)
+    return Cell(id=found, values=values, seed=recipe.seed, recipe=recipe.model_copy(update={"name": f"cell-{found}"}))
+
+
+def _same(cells: Sequence[Cell]) -> list[str]:
+    """One sentence for each cell that is the same run as an earlier one: it would count as a second measurement."""
+    first: dict[str, Cell] = {}
+    problems = []
+    for cell in cells:
+        earlier = first.setdefault(cell.id, cell)
+        if earlier is not cell:
+            same = "is there twice" if earlier.label == cell.label else f"is the same recipe as {earlier.label}"
+            problems.append(f"{cell.label} {same}. Name each value once, and only values that change the recipe")
+    return list(dict.fromkeys(problems))
 
 
 def _base(recipe: Recipe) -> dict[str, Any]:

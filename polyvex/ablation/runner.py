@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tomlkit
+
 from polyvex.ablation.compare import Result, compare_all
 from polyvex.ablation.planner import Cell, combinations, plan_cells
 from polyvex.errors import PolyvexError, RunError
 from polyvex.hooks.manager import Registries
 from polyvex.plan.tokens import budgets
 from polyvex.recipe.schema import Recipe
-from polyvex.rundir import dump_recipe, write_whole
+from polyvex.rundir import dump_recipe, refuse_another, write_whole
 from polyvex.training.stages import Stopped, train
 
 Say = Callable[[str], None]
@@ -46,7 +48,7 @@ def ablate(
 
     Raises:
         RecipeError: before anything runs, if a cell cannot work.
-        RunError: if ``out`` holds something else.
+        RunError: if ``out`` holds something else, or the ablation of another recipe (every difference is shown).
     """
     cells = plan_cells(recipe, registries, axes=axes, seeds=seeds)
     folder = _open(Path(out), recipe)
@@ -66,7 +68,7 @@ def ablate(
             say(f"{head}: FAILED: {error}")
             continue
         say(f"{head}: {_accuracy(folder, cell):.2%}")
-    results = compare_all(read_groups(folder, cells, registries))
+    results = compare_all(read_groups(folder, cells, registries), first=cells[0].label)
     _write_index(folder, cells, results, failed, axes or recipe.ablation.axes)
     return Outcome(results=results, failed=failed)
 
@@ -74,9 +76,24 @@ def ablate(
 def _open(folder: Path, recipe: Recipe) -> Path:
     if folder.exists() and any(folder.iterdir()) and not (folder / "cells").is_dir():
         raise RunError(f"{folder} is not empty and not an ablation (no cells there). Choose another --out")
+    base = folder / "base.toml"
+    if base.exists():
+        _check_base(base, recipe)
     (folder / "cells").mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "base.toml", dump_recipe(recipe))
+    write_whole(base, dump_recipe(recipe))
     return folder
+
+
+def _check_base(path: Path, recipe: Recipe) -> None:
+    """Refuse another recipe. Its name, axes and seeds may differ: a grid may grow, and cells know their content."""
+    stored = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+    refuse_another(_fixed(stored), _fixed(recipe.dump()), what=f"{path.parent} is the ablation")
+
+
+def _fixed(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to stay the same in a folder: everything but the name, the axes and the number of seeds."""
+    kept = {key: value for key, value in recipe.items() if key not in ("name", "ablation")}
+    return {**kept, "ablation.set": recipe.get("ablation", {}).get("set", {})}
 
 
 def _result_file(folder: Path, cell: Cell) -> Path:
@@ -93,6 +110,8 @@ def _run_cell(folder: Path, cell: Cell, registries: Registries, *, cache: str | 
     if not summary_path.exists():
         raise PolyvexError(f"no evaluation after the last stage: evaluation.after is '{cell.recipe.evaluation.after}'")
     summary = json.loads(summary_path.read_text(encoding="utf-8"))
+    if summary["accuracy"] is None:
+        raise PolyvexError("no test question was answered, so there is nothing to compare. Is the test split empty?")
     record = {
         "id": cell.id,
         "values": cell.values,
@@ -117,15 +136,15 @@ def read_groups(folder: Path, cells: Sequence[Cell], registries: Registries) -> 
         done = [cell for cell in members if _result_file(folder, cell).exists()]
         if not done:
             continue
-        budget, positions = budgets(done[0].recipe, registries, dim=1)
+        budget = budgets(done[0].recipe, registries, dim=1)
         groups.append(
             {
                 "label": label,
                 "values": done[0].values,
                 "seeds": [cell.seed for cell in done],
                 "scores": [_scores(folder, cell) for cell in done],
-                "visual_tokens": sum(one.tokens_out for one in budget),
-                "positions": positions,
+                "visual_tokens": budget.tokens,
+                "positions": budget.positions,
             }
         )
     return groups

@@ -46,6 +46,11 @@ class Router(nn.Module, ABC):
     def weights_sum_to_one(cls, options: RouterOptions) -> bool:
         """Whether the weights of each token sum to one, so that copies of one FFN give what the FFN gave."""
 
+    @classmethod
+    def learns_from_answers(cls, options: RouterOptions) -> bool:
+        """Whether the answer loss reaches the router through its weights; if not, only auxiliary losses train it."""
+        return True
+
     @abstractmethod
     def forward(self, tokens: Float[Tensor, "T D"]) -> Routing:
         """Decide for each token."""
@@ -99,6 +104,12 @@ class TopKRouter(Router):
         """Only when renormalised."""
         assert isinstance(options, TopKOptions)
         return options.renormalize
+
+    @classmethod
+    def learns_from_answers(cls, options: RouterOptions) -> bool:
+        """Not with one expert, renormalised: its weight is always 1, whatever the router says."""
+        assert isinstance(options, TopKOptions)
+        return not (options.k == 1 and options.renormalize)
 
     def forward(self, tokens: Float[Tensor, "T D"]) -> Routing:
         """Decide for each token; float32 whatever the model's precision."""

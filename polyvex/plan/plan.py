@@ -29,12 +29,17 @@ CHARACTERS_PER_TOKEN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything that can be known beforehand. ``problems`` stop a run, ``notes`` do not; each says what to do."""
+    """Everything that can be known beforehand. ``problems`` stop a run, ``notes`` do not; each says what to do.
+
+    ``visual_tokens`` and ``visual_positions`` are of one image, ``images_per_sample`` is the largest number that a
+    sample has, ``text_tokens`` an estimate for the longest question and answer.
+    """
 
     recipe: str
     encoders: list[EncoderBudget]
     visual_tokens: int
     visual_positions: int
+    images_per_sample: int
     text_tokens: int
     context: int
     stages: list[StageCost]
@@ -60,25 +65,26 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     model = _empty_model(recipe, registries, problems)
     lm_config = model.lm.config.get_text_config() if model is not None else None
     width = lm_config.hidden_size if lm_config is not None else 1
-    encoders, positions = budgets(recipe, registries, dim=width)
-    tokens = sum(budget.tokens_out for budget in encoders)
-    images, text = _data(recipe, registries, notes)
+    budget = budgets(recipe, registries, dim=width)
+    data = _data(recipe, registries, notes)
     context = int(getattr(lm_config, "max_position_embeddings", 0) or 0)
-    _check_context(problems, context, tokens, text)
-    _check_encoders(encoders, problems, notes)
+    _check_context(problems, context, budget.tokens, data)
+    _check_encoders(budget.encoders, problems, notes)
     if recipe.lm.use in registries.language_models and not registries.language_models[recipe.lm.use].pretrained:
         notes.append(f"the language model '{recipe.lm.use}' starts from RANDOM weights")
-    stages = _stages(recipe, registries, model, tokens + text, problems, notes) if model is not None else []
-    size, cached = _cache(recipe, registries, encoders, images, cache)
+    visual = data.images_per_sample * budget.tokens
+    stages = _stages(recipe, registries, model, (visual, data.text), problems, notes) if model is not None else []
+    size, cached = _cache(recipe, registries, budget.encoders, data.images, cache)
     return Plan(
         recipe=recipe.name,
-        encoders=encoders,
-        visual_tokens=tokens,
-        visual_positions=positions,
-        text_tokens=text,
+        encoders=budget.encoders,
+        visual_tokens=budget.tokens,
+        visual_positions=budget.positions,
+        images_per_sample=data.images_per_sample,
+        text_tokens=data.text,
         context=context,
         stages=stages,
-        images=images,
+        images=data.images,
         cache_bytes=size,
         cached_bytes=cached,
         cache_folder=str(cache_root(cache)),
@@ -88,7 +94,10 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
 
 
 def _empty_model(recipe: Recipe, registries: Registries, problems: list[str]) -> Any:
-    """The dense model with shapes and no memory; None if the language model's configuration is not to be had."""
+    """The dense model, its language model with shapes and no memory; None if its configuration is not to be had.
+
+    The caller's random numbers are left alone: planning a recipe must not change what is trained after.
+    """
     from transformers import AutoModelForCausalLM
 
     from polyvex.model import PolyvexForConditionalGeneration
@@ -100,14 +109,21 @@ def _empty_model(recipe: Recipe, registries: Registries, problems: list[str]) ->
         return None
     config = make_config(recipe, registries, text_config=text_config.to_dict(), image_token_id=-1)
     config.encoders_included = False
-    with torch.device("meta"):
-        lm = AutoModelForCausalLM.from_config(text_config)
-    return PolyvexForConditionalGeneration(config, lm=lm, registries=registries)
+    with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):
+            lm = AutoModelForCausalLM.from_config(text_config)
+        return PolyvexForConditionalGeneration(config, lm=lm, registries=registries)
 
 
 def _stages(
-    recipe: Recipe, registries: Registries, model: Any, length: int, problems: list[str], notes: list[str]
+    recipe: Recipe,
+    registries: Registries,
+    model: Any,
+    tokens: tuple[int, int],
+    problems: list[str],
+    notes: list[str],
 ) -> list[StageCost]:
+    """The cost of each stage, for samples of so many visual and text ``tokens``."""
     costs = []
     for stage in recipe.stages:
         try:
@@ -120,17 +136,31 @@ def _stages(
                         f"stage {stage.name}: the router's weights do not sum to one, so the upcycled model starts "
                         f"unlike the dense one. moe.router.renormalize = true would keep it equal"
                     )
+                if not kind.learns_from_answers(router):
+                    notes.append(
+                        f"stage {stage.name}: with these options the answers do not train the router, only auxiliary "
+                        f"losses do. Two experts per token, or weights that are not renormalized, would let it learn"
+                    )
             freeze_all_but(model, selected(model, stage.trains))
         except (PolyvexError, ValueError) as error:
             problems.append(f"stage {stage.name}: {error}")
             return costs
         k = registries.routers[recipe.moe.router.use].experts_per_token(recipe.moe.router) if recipe.moe else 0
+        length = tokens[1] + (tokens[0] if stage.images else 0)
         costs.append(stage_cost(model, stage, length=length, experts_per_token=k))
     return costs
 
 
-def _data(recipe: Recipe, registries: Registries, notes: list[str]) -> tuple[int, int]:
-    """Number of images, and tokens of the longest question and answer."""
+@dataclass(frozen=True, kw_only=True)
+class _DataFacts:
+    """Number of images in all, the most that a sample has, and tokens of the longest question and answer."""
+
+    images: int
+    images_per_sample: int
+    text: int
+
+
+def _data(recipe: Recipe, registries: Registries, notes: list[str]) -> _DataFacts:
     try:
         samples = [
             sample
@@ -138,20 +168,26 @@ def _data(recipe: Recipe, registries: Registries, notes: list[str]) -> tuple[int
             for sample in read_split(recipe, registries, split)
         ]
     except PolyvexError as error:
-        notes.append(f"the data set cannot be read, so {QUESTION_ROOM} text tokens are assumed: {error}")
-        return 0, QUESTION_ROOM
+        notes.append(
+            f"the data set cannot be read, so one image and {QUESTION_ROOM} text tokens per sample are assumed: {error}"
+        )
+        return _DataFacts(images=0, images_per_sample=1, text=QUESTION_ROOM)
     images = {path for sample in samples for path in sample.images}
     longest = max(samples, key=lambda sample: len(sample.question) + len(sample.answer))
     template = recipe.prompt.template.replace("{image}", "").replace("{question}", longest.question)
     # A token is at least one character of the text, and about four in English; the true count needs a tokenizer.
-    return len(images), max(1, -(-(len(template) + len(longest.answer)) // CHARACTERS_PER_TOKEN) + 2)
+    text = max(1, -(-(len(template) + len(longest.answer)) // CHARACTERS_PER_TOKEN) + 2)
+    most = max(len(sample.images) for sample in samples)
+    return _DataFacts(images=len(images), images_per_sample=most, text=text)
 
 
-def _check_context(problems: list[str], context: int, tokens: int, text: int) -> None:
-    if context and tokens + text > context:
+def _check_context(problems: list[str], context: int, tokens: int, data: _DataFacts) -> None:
+    needed = data.images_per_sample * tokens + data.text
+    if context and needed > context:
+        images = f"{data.images_per_sample} images of {tokens}" if data.images_per_sample > 1 else str(tokens)
         problems.append(
-            f"the language model's context holds {context} tokens, but {tokens} visual and about {text} text tokens "
-            f"need {tokens + text}. Sharing positions does not shorten the sequence: raise fusion.patches_per_token, "
+            f"the language model's context holds {context} tokens, but {images} visual and about {data.text} text "
+            f"tokens need {needed}. Sharing positions does not shorten the sequence: raise fusion.patches_per_token, "
             f"lower an encoder's image_size, or take a language model with a longer context"
         )
 

@@ -18,9 +18,9 @@ def plan_text(plan: "Plan") -> str:
                 budget.name,
                 budget.image,
                 str(budget.tokens_in),
-                str(budget.tokens_out),
+                _own(budget.tokens_out),
                 budget.grid,
-                str(budget.positions),
+                _own(budget.positions),
                 str(budget.dim),
                 _count(budget.parameters),
                 f"{budget.flops / 1e9:.2f}" if budget.flops else "?",
@@ -30,7 +30,7 @@ def plan_text(plan: "Plan") -> str:
     lines += _table(rows)
     lines += [
         "",
-        f"context: {plan.visual_tokens} visual + about {plan.text_tokens} text tokens of {plan.context or '?'}; one "
+        f"context: {_visual(plan)} visual + about {plan.text_tokens} text tokens of {plan.context or '?'}; one "
         f"image takes {plan.visual_positions} positions",
         f"cache:   {_bytes(plan.cache_bytes)} for {plan.images:,} images, {_bytes(plan.cached_bytes)} of it there, in "
         f"{plan.cache_folder}",
@@ -45,6 +45,16 @@ def plan_text(plan: "Plan") -> str:
     lines += ["", *(f"note: {note}" for note in plan.notes)] if plan.notes else []
     lines += ["", *(f"PROBLEM: {problem}" for problem in plan.problems)] if plan.problems else ["", "no problem found"]
     return "\n".join(lines)
+
+
+def _visual(plan: "Plan") -> str:
+    many = plan.images_per_sample > 1
+    return f"up to {plan.images_per_sample} images of {plan.visual_tokens}" if many else str(plan.visual_tokens)
+
+
+def _own(count: int | None) -> str:
+    """An encoder's own share; none where the fusion merges encoders."""
+    return "merged" if count is None else str(count)
 
 
 def _table(rows: list[list[str]]) -> list[str]:

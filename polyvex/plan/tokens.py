@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from polyvex.hooks.manager import Registries
 from polyvex.recipe.check import encoder_shapes, fused_shapes
@@ -15,7 +16,10 @@ from polyvex.tokens import VisualLayout
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderBudget:
-    """What one encoder brings per image: tokens before and after fusion, positions used up, weights and licence."""
+    """What one encoder brings per image: tokens before and after fusion, positions used up, weights and licence.
+
+    ``tokens_out`` and ``positions`` are None where the fusion merges encoders, so that no token is one encoder's own.
+    """
 
     name: str
     use: str
@@ -23,8 +27,8 @@ class EncoderBudget:
     grid: str
     dim: int
     tokens_in: int
-    tokens_out: int
-    positions: int
+    tokens_out: int | None
+    positions: int | None
     parameters: int
     flops: int | None
     license: str
@@ -32,12 +36,21 @@ class EncoderBudget:
     weights: str
 
 
-def budgets(recipe: Recipe, registries: Registries, *, dim: int) -> tuple[list[EncoderBudget], int]:
-    """The budget of each encoder in order, and the positions that one image takes in all."""
+@dataclass(frozen=True, kw_only=True)
+class VisualBudget:
+    """What one image takes: of each encoder in order, and in all (tokens after fusion, distinct position ids)."""
+
+    encoders: list[EncoderBudget]
+    tokens: int
+    positions: int
+
+
+def budgets(recipe: Recipe, registries: Registries, *, dim: int) -> VisualBudget:
+    """The budget of one image, from the recipe's tables alone; ``dim`` is the language model's width."""
     inputs = encoder_shapes(recipe, registries)
     outputs = fused_shapes(recipe, registries, dim)
     layout = VisualLayout.of(outputs)
-    used = positions_by_source(recipe, registries, layout)
+    ids = _position_ids(recipe, registries, layout)
     rows = []
     for index, (table, name) in enumerate(zip(recipe.encoders, encoder_names(recipe), strict=True)):
         facts = registries.encoders[table.use].describe(table)
@@ -52,8 +65,8 @@ def budgets(recipe: Recipe, registries: Registries, *, dim: int) -> tuple[list[E
                 grid=str(own_run.grid if own_run else inputs[index].grid),
                 dim=facts.shape.dim,
                 tokens_in=facts.shape.tokens,
-                tokens_out=own_run.tokens if own_run else 0,
-                positions=used.get(index, 0),
+                tokens_out=own_run.tokens if own_run else None,
+                positions=len(ids[layout.source == index].unique()) if own_run else None,
                 parameters=facts.parameters,
                 flops=facts.flops,
                 license=facts.license.name,
@@ -61,13 +74,11 @@ def budgets(recipe: Recipe, registries: Registries, *, dim: int) -> tuple[list[E
                 weights=where,
             )
         )
-    return rows, sum(used.values())
+    return VisualBudget(encoders=rows, tokens=layout.tokens, positions=len(ids.unique()))
 
 
-def positions_by_source(recipe: Recipe, registries: Registries, layout: VisualLayout) -> dict[int, int]:
-    """How many positions each encoder's run of one image takes: measured with the scheme itself, not by formula."""
+def _position_ids(recipe: Recipe, registries: Registries, layout: VisualLayout) -> Tensor:
+    """Position ids of one image: asked of the scheme itself, not counted by a formula."""
     scheme: Any = registries.position_schemes[recipe.positions.use](recipe.positions, layout=layout, dim=1)
     places = torch.ones(1, layout.tokens, dtype=torch.bool)
-    sequence = lay_out(places, places, layout)
-    ids = scheme.assign(sequence).ids[0]
-    return {int(source): len(ids[layout.source == source].unique()) for source in layout.source.unique()}
+    return scheme.assign(lay_out(places, places, layout)).ids[0]

@@ -119,6 +119,7 @@ def _kinds(evaluations: Sequence[EvaluationRecord]) -> Table:
     rows.append(["all", *(f"{percent(one.accuracy)} of {one.questions}" for one in evaluations)])
     rows.append(["95 % interval", *(f"{percent(one.interval[0])} – {percent(one.interval[1])}" for one in evaluations)])
     rows.append(["left out, unreadable", *(str(one.skipped) for one in evaluations)])
+    rows.append(["cut at the longest length", *(str(one.cut) for one in evaluations)])
     return Table(heads=heads, rows=rows)
 
 
@@ -159,7 +160,7 @@ def _budget(run: RunRecord) -> tuple[Table | None, str]:
 
     try:
         registries = load_registries()
-        found, positions = budgets(parse_recipe(run.recipe, registries=registries), registries, dim=1)
+        found = budgets(parse_recipe(run.recipe, registries=registries), registries, dim=1)
     except (PolyvexError, ValueError) as error:
         return None, f"Tokens and positions cannot be counted here: {error}"
     heads = ["encoder", "image", "tokens", "after fusion", "grid", "positions", "width", "licence"]
@@ -168,16 +169,16 @@ def _budget(run: RunRecord) -> tuple[Table | None, str]:
             one.name,
             one.image,
             str(one.tokens_in),
-            str(one.tokens_out),
+            "merged" if one.tokens_out is None else str(one.tokens_out),
             one.grid,
-            str(one.positions),
+            "merged" if one.positions is None else str(one.positions),
             str(one.dim),
             one.license,
         ]
-        for one in found
+        for one in found.encoders
     ]
-    total = [str(sum(one.tokens_in for one in found)), str(sum(one.tokens_out for one in found))]
-    rows.append(["all", "", *total, "", str(positions), "", ""])
+    total = [str(sum(one.tokens_in for one in found.encoders)), str(found.tokens)]
+    rows.append(["all", "", *total, "", str(found.positions), "", ""])
     return Table(heads=heads, rows=rows), ""
 
 

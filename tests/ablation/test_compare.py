@@ -123,3 +123,18 @@ def test_rows_for_people() -> None:
         "to the first": "-",
     }
     assert rows[1]["to the first"] == "+50.00% (+0.00% to +100.00%)"
+
+
+def test_without_a_common_seed_or_question_nothing_is_compared() -> None:
+    a, other = group("a", by_name(1, 0)), {**group("b", by_name(1, 1)), "seeds": [7]}
+    assert compare_all([a, other])[1].difference is None
+    b = compare_all([group("a", {"x": 1.0}), group("b", {"y": 1.0})])[1]
+    assert (b.accuracy, b.difference, b.difference_interval) == (1.0, None, None)
+
+
+def test_the_first_of_the_plan_is_the_one_to_compare_with() -> None:
+    groups = [group("a", by_name(0, 0)), group("b", by_name(1, 0)), group("c", by_name(1, 1))]
+    results = compare_all(groups, first="positions=b")
+    assert [result.difference for result in results] == [-0.5, None, 0.5]
+    # The planned first failed: nothing to compare with, and no other takes its place.
+    assert [result.difference for result in compare_all(groups, first="positions=z")] == [None] * 3

@@ -122,3 +122,32 @@ def test_two_encoders_of_one_kind_keep_their_names_when_they_change_places(
         [("patchify", 16), ("patchify-2", 8)],
         [("patchify-2", 8), ("patchify", 16)],
     ]
+
+
+def test_seeds_are_no_axis(tiny_recipe: Make, registries: Registries) -> None:
+    with pytest.raises(RecipeError, match="Use --seeds N"):
+        plan_cells(tiny_recipe(), registries, axes={"seed": [3, 4]})
+
+
+def test_a_value_that_is_there_twice_is_no_second_seed(tiny_recipe: Make, registries: Registries) -> None:
+    with pytest.raises(RecipeError, match="positions=share_row is there twice"):
+        plan_cells(tiny_recipe(), registries, axes={"positions": ["share_row", "share_row"]})
+
+
+@pytest.mark.parametrize(("axis", "values"), [("name", ["a", "b"]), ("fusion.patches_per_token", [2, [2, 2]])])
+def test_values_that_make_one_recipe_are_refused(
+    axis: str, values: list[object], tiny_recipe: Make, registries: Registries
+) -> None:
+    axes = {axis: values}
+    if axis == "name":
+        with pytest.raises(RecipeError, match="name=b is the same recipe as name=a"):
+            plan_cells(tiny_recipe(), registries, axes=axes)
+    else:  # written otherwise it is another recipe to the letter, so it stays two cells
+        assert len({cell.id for cell in plan_cells(tiny_recipe(), registries, axes=axes)}) == 2
+
+
+def test_a_cell_is_named_after_its_content(tiny_recipe: Make, registries: Registries) -> None:
+    axes = {"positions": ["share_all"]}
+    (one,), (other,) = (plan_cells(tiny_recipe(change), registries, axes=axes) for change in ("name=a", "name=b"))
+    assert one.recipe.dump() == other.recipe.dump()
+    assert one.recipe.name == f"cell-{one.id}"

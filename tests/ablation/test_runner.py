@@ -1,6 +1,7 @@
 """Whole small ablations: from the cache, interrupted, with a cell that fails."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -288,7 +289,46 @@ def test_tokens_and_positions_are_those_of_the_plan(short: Recipe, registries: R
     outcome, _ = run(short, registries, tmp_path, axes={"fusion.patches_per_token": [2]})
     (cell,) = (tmp_path / "cells").iterdir()
     recipe = parse_recipe({**short.dump(), "fusion": {"use": "mlp", "patches_per_token": 2}}, registries=registries)
-    rows, positions = budgets(recipe, registries, dim=1)
+    budget = budgets(recipe, registries, dim=1)
     assert (outcome.results[0].visual_tokens, outcome.results[0].positions) == (6, 4)  # half the columns, as many rows
-    assert (sum(row.tokens_out for row in rows), positions) == (6, 4)
+    assert (budget.tokens, budget.positions) == (6, 4)
     assert cell.is_dir()
+
+
+def test_a_renamed_recipe_goes_on(short: Recipe, registries: Registries, tmp_path: Path) -> None:
+    axes = {"positions": ["share_all"]}
+    run(short, registries, tmp_path, axes=axes)
+    for path in tmp_path.glob("cells/*/result.json"):
+        path.unlink()  # as if it had been stopped in the cell
+    outcome, _ = run(short.model_copy(update={"name": "other"}), registries, tmp_path, axes=axes)
+    assert outcome.failed == {}
+
+
+def test_the_ablation_of_another_recipe_is_not_touched(short: Recipe, registries: Registries, tmp_path: Path) -> None:
+    axes = {"positions": ["share_all"]}
+    run(short, registries, tmp_path, axes=axes)
+    before = (tmp_path / "base.toml").read_text(encoding="utf-8")
+    with pytest.raises(RunError, match="is the ablation of another recipe:\n  - seed: 0 there, 7 here"):
+        run(short.model_copy(update={"seed": 7}), registries, tmp_path, axes=axes)
+    changed = short.model_copy(update={"ablation": short.ablation.model_copy(update={"set": {"evaluation.limit": 5}})})
+    with pytest.raises(RunError, match=r"evaluation\.limit"):
+        run(changed, registries, tmp_path, axes=axes)
+    assert (tmp_path / "base.toml").read_text(encoding="utf-8") == before
+
+
+def test_when_the_first_cell_fails_nothing_is_compared(short: Recipe, fragile: Registries, tmp_path: Path) -> None:
+    outcome, _ = run(short, fragile, tmp_path, axes={"positions": ["fragile", "share_all", "sequential"]})
+    assert [result.difference for result in outcome.results] == [None, None]
+
+
+def test_a_cell_without_a_question_fails_with_the_reason(
+    short: Recipe, registries: Registries, tmp_path: Path, tiny_data: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_data, folder)
+    first = json.loads((folder / "test.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    (folder / first["image"]).write_bytes(b"no picture")
+    data = {**short.dump()["data"], "folder": str(folder), "max_unreadable": 1.0}
+    recipe = parse_recipe({**short.dump(), "data": data}, overrides=["evaluation.limit=1"], registries=registries)
+    outcome, _ = run(recipe, registries, tmp_path / "grid", axes={"positions": ["share_all"]})
+    assert "no test question was answered" in outcome.failed["positions=share_all, seed 0"]

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from polyvex.assemble import build_model, make_processor
 from polyvex.cache import fill_cache
@@ -201,7 +203,7 @@ def test_without_data_64_text_tokens_are_assumed_and_it_says_so(
 ) -> None:
     plan = make_plan(tiny_recipe(data={"use": "jsonl", "folder": str(tmp_path / "none")}), registries)
     assert (plan.images, plan.text_tokens, plan.problems) == (0, 64, [])
-    assert any(note.startswith("the data set cannot be read, so 64 text tokens are assumed") for note in plan.notes)
+    assert any(note.startswith("the data set cannot be read, so one image and 64 text tokens") for note in plan.notes)
 
 
 def test_a_plan_puts_nothing_into_the_cache(tiny_recipe: Make, registries: Registries, cache_folder: Path) -> None:
@@ -236,3 +238,46 @@ def test_a_plan_is_plain_data(tiny_recipe: Make, registries: Registries) -> None
     assert set(record) == {field.name for field in dataclasses.fields(Plan)}
     assert record["encoders"][1]["tokens_out"] == 8
     assert record["stages"][0]["trainable"] == plan.stages[0].trainable
+
+
+def test_a_stage_without_images_has_no_visual_token_to_pay(tiny_recipe: Make, registries: Registries) -> None:
+    stages = [{"name": "a", "trains": ["lm"], "steps": 1, "images": False}, {"name": "b", "trains": ["lm"], "steps": 1}]
+    blind, seeing = make_plan(tiny_recipe(stages=stages, moe=None), registries).stages
+    assert blind.flops < seeing.flops
+    assert blind.memory_bytes < seeing.memory_bytes
+
+
+def test_several_images_of_a_sample_all_count(
+    tiny_recipe: Make, registries: Registries, tiny_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_data, folder)
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines[3]["images"] = [lines[3].pop("image")] * 12
+    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    plan = make_plan(tiny_recipe("lm.max_positions=150", data={"use": "jsonl", "folder": str(folder)}), registries)
+    assert plan.images_per_sample == 12
+    (problem,) = plan.problems
+    assert f"holds 150 tokens, but 12 images of 12 visual and about {plan.text_tokens} text tokens" in problem
+    assert "up to 12 images of 12 visual" in str(plan)
+    one = make_plan(tiny_recipe(), registries)
+    assert plan.stages[0].flops > one.stages[0].flops
+
+
+def test_a_router_that_answers_cannot_train_is_noted(tiny_recipe: Make, registries: Registries) -> None:
+    def notes(*changes: str) -> list[str]:
+        return [
+            note for note in make_plan(tiny_recipe(*changes), registries).notes if "do not train the router" in note
+        ]
+
+    assert notes("moe.router.k=2") == []
+    assert notes("moe.router.k=1", "moe.router.renormalize=false") == []
+    (note,) = notes("moe.router.k=1", "moe.router.renormalize=true")
+    assert note.startswith("stage experts: ")
+
+
+def test_a_plan_leaves_random_numbers_alone(tiny_recipe: Make, registries: Registries) -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    make_plan(tiny_recipe(), registries)
+    assert torch.equal(torch.random.get_rng_state(), before)
