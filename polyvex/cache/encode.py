@@ -89,7 +89,7 @@ def fill_cache(
         missing = {path: image for path, image in files.hashes.items() if image not in store}
         report.found[place.encoder] = len(files.hashes) - len(missing)
         report.encoded[place.encoder] = 0
-        if missing:
+        if _any_readable(missing, report.unreadable):
             encoder = load_encoder(registries.encoders[table.use], table)
             before = len(store)
             bad = _encode_missing(encoder, missing, store, recipe, place, progress=progress)
@@ -97,6 +97,18 @@ def fill_cache(
             report.unreadable.update(bad)
     check_unreadable(recipe, report.unreadable, total=len(files.hashes) + len(files.unreadable))
     return TokenCache(stores=stores, files=files, unreadable=report.unreadable), report
+
+
+def _any_readable(images: dict[str, str], unreadable: dict[str, str]) -> bool:
+    """Whether an encoder is needed at all: those that cannot be decoded are missing in every run, and it is slow."""
+    for path in images:
+        try:
+            open_image(path)
+        except DataError as error:
+            unreadable[path] = str(error)
+        else:
+            return True
+    return False
 
 
 def check_unreadable(recipe: Recipe, unreadable: dict[str, str], *, total: int) -> None:

@@ -18,7 +18,7 @@ from polyvex.recipe.schema import Recipe
 FOLDER = "POLYVEX_CACHE"
 """Environment variable: folder of the cache, instead of the platform's."""
 
-FORMAT = 1
+FORMAT = 2
 
 
 def cache_root(folder: str | Path | None = None) -> Path:

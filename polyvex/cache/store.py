@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from polyvex.encoders.weights import sha256_of
 from polyvex.errors import CacheError
 
 TABLE = """
 create table if not exists tokens (image text primary key, shard text not null, row integer not null);
-create table if not exists shards (name text primary key, bytes integer not null);
+create table if not exists shards (name text primary key, bytes integer not null, sha256 text not null);
 """
 
 
@@ -29,7 +30,8 @@ class TokenStore:
 
     Images are named by the SHA-256 of their file. A shard is written beside its final name and renamed when it is
     whole, then entered in the index, so a process that is killed leaves either all of it or nothing. Several
-    processes may write at once; an image that two of them encoded is kept once.
+    processes may write at once; an image that two of them encoded is kept once. A shard's SHA-256 is compared when it
+    is first read, so that no damaged token is ever trained on.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]):
@@ -37,6 +39,7 @@ class TokenStore:
         self.about = about
         self._shards: dict[str, Tensor] = {}
         self._rows: dict[str, tuple[str, int]] = {}
+        self._digests: dict[str, str] = {}
         self.load_index()
 
     def load_index(self) -> None:
@@ -50,6 +53,7 @@ class TokenStore:
                     warnings.warn(f"cache shard {path} is damaged; its images are encoded again", stacklevel=2)
                     index.execute("delete from tokens where shard = ?", (name,))
                     index.execute("delete from shards where name = ?", (name,))
+            self._digests = dict(index.execute("select name, sha256 from shards").fetchall())
             self._rows = {image: (shard, row) for image, shard, row in index.execute("select * from tokens")}
 
     def __contains__(self, image: str) -> bool:
@@ -65,18 +69,20 @@ class TokenStore:
         name = f"{uuid.uuid4().hex}.safetensors"
         half_done = self.folder / f"{name}.part"
         save_file({"tokens": values.contiguous()}, half_done)
+        size, digest = half_done.stat().st_size, sha256_of(half_done)
         os.replace(half_done, self.folder / name)
         with self._index() as index:
-            index.execute("insert into shards values (?, ?)", (name, (self.folder / name).stat().st_size))
+            index.execute("insert into shards values (?, ?, ?)", (name, size, digest))
             rows = [(image, name, row) for row, image in enumerate(images)]
             index.executemany("insert or ignore into tokens values (?, ?, ?)", rows)
+        self._digests[name] = digest
         self._rows.update({image: (name, row) for row, image in enumerate(images) if image not in self._rows})
 
     def read(self, images: Sequence[str]) -> Float[Tensor, "images tokens dim"]:
         """Tokens of some images, in that order, in the precision of the disk.
 
         Raises:
-            CacheError: if an image is not in the cache.
+            CacheError: if an image is not in the cache, or its shard is damaged. The shard is named.
         """
         if lost := [image for image in images if image not in self._rows]:
             raise CacheError(f"{len(lost)} images are not in the cache {self.folder}. Run: polyvex cache RECIPE")
@@ -84,10 +90,13 @@ class TokenStore:
 
     def _shard(self, name: str) -> Tensor:
         if name not in self._shards:
+            path = self.folder / name
             try:
-                self._shards[name] = load_file(self.folder / name)["tokens"]
+                if sha256_of(path) != self._digests[name]:
+                    raise CacheError(f"{path} is damaged: its content has changed. Delete it and cache again")
+                self._shards[name] = load_file(path)["tokens"]
             except (SafetensorError, OSError, KeyError) as error:
-                raise CacheError(f"cannot read {self.folder / name}: {error}. Delete it and cache again") from None
+                raise CacheError(f"cannot read {path}: {error}. Delete it and cache again") from None
         return self._shards[name]
 
     @property

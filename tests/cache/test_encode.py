@@ -285,3 +285,13 @@ def test_samples_without_images_need_no_encoder(fill: Fill) -> None:
     cache, report = fill(of=[Sample(id="a", question="q", answer="a")])
     assert report.encoded == {"patchify": 0, "color-grid": 0}
     assert cache.files.hashes == {}
+
+
+def test_for_unreadable_images_alone_no_encoder_is_loaded(
+    fill: Fill, broken: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first = fill("data.max_unreadable=0.5")
+    monkeypatch.setattr(encode, "load_encoder", lambda kind, options: pytest.fail("an encoder was loaded"))
+    _, second = fill("data.max_unreadable=0.5")
+    assert second.unreadable == first.unreadable
+    assert second.encoded == {"patchify": 0, "color-grid": 0}
