@@ -16,7 +16,10 @@ from polyvex.evaluation.base import Metric
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """One question with the answer that was given, and its score from 0 to 1."""
+    """One question with the answer that was given, and its score from 0 to 1.
+
+    ``cut`` is true where the answer did not end by itself within the longest length that was allowed.
+    """
 
     id: str
     kind: str
@@ -25,6 +28,7 @@ class Answered:
     answer: str
     score: float
     images: tuple[str, ...] = ()
+    cut: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,11 @@ class Evaluation:
     skipped: int = 0
     images: bool = True
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cut(self) -> int:
+        """How many answers were cut at the longest length."""
+        return sum(answer.cut for answer in self.answers)
 
     @property
     def accuracy(self) -> float:
@@ -59,6 +68,7 @@ class Evaluation:
             "interval_95": [low, high],
             "questions": len(self.answers),
             "skipped": self.skipped,
+            "cut": self.cut,
             "images": self.images,
             "by_kind": {kind: {"accuracy": mean, "questions": count} for kind, (mean, count) in self.by_kind().items()},
             **self.extra,
@@ -110,7 +120,8 @@ def evaluate(
     counts = [len(sample.images) if images else 0 for sample in samples]
     ids = [prompts.question(sample.question, images=count) for sample, count in zip(samples, counts, strict=True)]
     order = sorted(range(len(samples)), key=lambda index: len(ids[index]))
-    texts = [""] * len(samples)
+    texts, cut = [""] * len(samples), [False] * len(samples)
+    ends = _ends(model)
     starts = range(0, len(order), batch_size)
     for start in tqdm(starts, desc=f"answer {name}", unit="batch", disable=not progress):
         chosen = order[start : start + batch_size]
@@ -123,11 +134,22 @@ def evaluate(
         new = output[:, batch["input_ids"].shape[1] :]
         for index, text in zip(chosen, processor.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
             texts[index] = text.strip()
-    answers = [_answered(sample, text, metric[1]) for sample, text in zip(samples, texts, strict=True)]
+        for index, row in zip(chosen, new.tolist(), strict=True):
+            cut[index] = not ends.intersection(row)
+    answers = [
+        _answered(sample, text, metric[1], cut=was_cut)
+        for sample, text, was_cut in zip(samples, texts, cut, strict=True)
+    ]
     return Evaluation(name=name, metric=metric[0], answers=answers, skipped=skipped, images=images)
 
 
-def _answered(sample: Sample, text: str, metric: Metric) -> Answered:
+def _ends(model: Any) -> set[int]:
+    """Ids that end an answer."""
+    ends = model.generation_config.eos_token_id
+    return set(ends if isinstance(ends, list) else [ends])
+
+
+def _answered(sample: Sample, text: str, metric: Metric, *, cut: bool) -> Answered:
     return Answered(
         id=sample.id,
         kind=sample.kind,
@@ -136,4 +158,5 @@ def _answered(sample: Sample, text: str, metric: Metric) -> Answered:
         answer=text,
         score=metric.score(text, sample),
         images=sample.images,
+        cut=cut,
     )

@@ -26,6 +26,7 @@ class EvaluationRecord:
     interval: tuple[float, float]
     questions: int
     skipped: int
+    cut: int
     images: bool
     by_kind: dict[str, tuple[float, int]]
     expert_load: dict[str, dict[str, list[float]]]
@@ -129,6 +130,7 @@ def _evaluation(path: Path) -> EvaluationRecord:
             interval=tuple(raw["interval_95"]),
             questions=raw["questions"],
             skipped=raw["skipped"],
+            cut=raw.get("cut", 0),
             images=raw["images"],
             by_kind={kind: (one["accuracy"], one["questions"]) for kind, one in raw["by_kind"].items()},
             expert_load=raw.get("expert_load", {}),

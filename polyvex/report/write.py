@@ -99,14 +99,17 @@ def loud_lines(run: RunRecord | None, ablation: AblationRecord | None) -> list[s
         for one in run.evaluations:
             if one.skipped:
                 found.append(f"LEFT OUT: {one.skipped} questions of {one.name}, whose images cannot be read")
+            if one.cut:
+                found.append(f"CUT: {one.cut} answers of {one.name} did not end within evaluation.max_new_tokens")
         if run.lock and (unreadable := run.lock.get("unreadable_images")):
             shown = ", ".join(unreadable[:3]) + (", …" if len(unreadable) > 3 else "")
-            found.append(f"UNREADABLE: {len(unreadable)} images ({shown}); samples with them are left out of training")
+            lost = run.lock.get("left_out", {}).get("train", 0)
+            found.append(f"UNREADABLE: {len(unreadable)} images ({shown}); {lost} training samples are left out")
     if ablation is not None:
         found += [f"UNFINISHED: {sentence}" for sentence in ablation.missing] + warnings_of(ablation)
     return found
 
 
 def _figures(one: EvaluationRecord) -> dict[str, Any]:
-    kept = ("name", "metric", "accuracy", "interval", "questions", "skipped", "images", "by_kind")
+    kept = ("name", "metric", "accuracy", "interval", "questions", "skipped", "cut", "images", "by_kind")
     return {key: getattr(one, key) for key in kept}

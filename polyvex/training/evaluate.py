@@ -118,5 +118,9 @@ def describe(result: Evaluation) -> str:
     """Accuracy in total and per kind, on one line."""
     kinds = ", ".join(f"{kind} {mean:.1%}" for kind, (mean, _) in result.by_kind().items())
     blind = " WITHOUT images" if not result.images else ""
-    skipped = f"; {result.skipped} LEFT OUT, unreadable" if result.skipped else ""
-    return f"accuracy {result.name}{blind}: {result.accuracy:.2%} of {len(result.answers)} questions ({kinds}){skipped}"
+    told = [f"accuracy {result.name}{blind}: {result.accuracy:.2%} of {len(result.answers)} questions ({kinds})"]
+    if result.skipped:
+        told.append(f"{result.skipped} LEFT OUT, unreadable")
+    if result.cut:
+        told.append(f"{result.cut} answers CUT at the longest length (evaluation.max_new_tokens)")
+    return "; ".join(told)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -15,8 +15,15 @@ from polyvex.recipe.schema import Recipe
 LIBRARIES = ("polyvex", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "pillow")
 
 
-def make_lock(recipe: Recipe, registries: Registries, samples: Sequence[Sample], cache: TokenCache) -> dict[str, Any]:
-    """Everything outside the recipe that decides a run's result."""
+def make_lock(
+    recipe: Recipe, registries: Registries, samples: Sequence[Sample], cache: TokenCache, *, left_out: Mapping[str, int]
+) -> dict[str, Any]:
+    """Everything outside the recipe that decides a run's result.
+
+    Args:
+        samples: what the run trains on and answers.
+        left_out: number of samples of each split that are not among them, since an image cannot be read.
+    """
     return {
         "seed": recipe.seed,
         "python": platform.python_version(),
@@ -30,6 +37,7 @@ def make_lock(recipe: Recipe, registries: Registries, samples: Sequence[Sample],
         "weights_sha256": {name: store.about["weights_sha256"] for name, store in cache.stores.items()},
         "data_sha256": hash_data(samples, cache),
         "samples": len(samples),
+        "left_out": dict(left_out),
         "images": len(cache.files.hashes),
         "unreadable_images": sorted(cache.unreadable),
     }

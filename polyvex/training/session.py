@@ -49,7 +49,8 @@ def open_session(
     else:
         processor = make_processor(recipe, registries, training_texts(recipe, registries))
         processor.save_pretrained(run.path)
-    _check_lock(run, make_lock(recipe, registries, [*data.train, *data.test], data.cache))
+    left_out = {"train": data.skipped_train, "test": data.skipped_test}
+    _check_lock(run, make_lock(recipe, registries, [*data.train, *data.test], data.cache, left_out=left_out))
     return Session(
         recipe=recipe, registries=registries, run=run, data=data, processor=processor, say=say, progress=progress
     )

@@ -175,3 +175,16 @@ def test_no_gradient_is_kept_and_the_model_is_in_evaluation_mode(ask: Ask, built
     built.model.train()
     ask(samples[:1])
     assert not built.model.training
+
+
+def test_an_answer_that_does_not_end_by_itself_is_counted_as_cut(
+    ask: Ask, built: Built, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ask(samples)
+    assert whole.cut == sum(answer.cut for answer in whole.answers) == whole.summary()["cut"]
+    end = built.processor.tokenizer.eos_token_id
+    monkeypatch.setattr(built.model.generation_config, "suppress_tokens", [built.processor.image_token_id, end])
+    assert ask(samples).cut == len(samples)
+    allowed = [token for token in range(built.model.lm.config.vocab_size) if token != end]
+    monkeypatch.setattr(built.model.generation_config, "suppress_tokens", allowed)
+    assert ask(samples).cut == 0

@@ -46,7 +46,7 @@ def test_content_counts_and_the_path_does_not() -> None:
 def lock(tiny_recipe: Callable[..., Recipe], registries: Registries) -> dict[str, Any]:
     samples = read_split(tiny_recipe(), registries, "train")
     cache, _ = fill_cache(tiny_recipe(), registries, samples, progress=False)
-    return make_lock(tiny_recipe("seed=4"), registries, samples, cache)
+    return make_lock(tiny_recipe("seed=4"), registries, samples, cache, left_out={"train": 1, "test": 0})
 
 
 def test_it_names_versions_plugins_weights_data_and_seed(lock: dict[str, Any]) -> None:
@@ -70,4 +70,6 @@ def test_every_unreadable_image_is_in_it(
         Sample(id=name, question="q", answer="a", images=(str(tmp_path / name),)) for name in ("none.png", "broken.png")
     ]
     cache, report = fill_cache(tiny_recipe("data.max_unreadable=1.0"), registries, samples, progress=False)
-    assert make_lock(tiny_recipe(), registries, samples, cache)["unreadable_images"] == sorted(report.unreadable)
+    lock = make_lock(tiny_recipe(), registries, samples, cache, left_out={"train": 2, "test": 0})
+    assert lock["unreadable_images"] == sorted(report.unreadable)
+    assert lock["left_out"] == {"train": 2, "test": 0}
