@@ -13,7 +13,7 @@ import pluggy
 
 from polyvex.errors import PluginError
 from polyvex.hooks import specs
-from polyvex.hooks.registry import Plugin, Registry
+from polyvex.hooks.registry import Plugin, Registry, unknown
 
 if TYPE_CHECKING:
     from polyvex.data.base import Dataset
@@ -33,7 +33,10 @@ BUILT_IN = ("polyvex.fusion", "polyvex.positions", "polyvex.moe", "polyvex.lm", 
 
 @dataclass(frozen=True, kw_only=True)
 class PluginStatus:
-    """What became of one plugin: ``loaded``, ``disabled`` or ``broken``, and why."""
+    """What became of one plugin: ``loaded``, ``disabled`` or ``broken``, and why.
+
+    ``unknown`` is a name that was to be blocked and that no installed plugin has.
+    """
 
     plugin: Plugin
     state: str
@@ -104,6 +107,11 @@ def _empty() -> Registries:
 def _load_installed(manager: pluggy.PluginManager, registries: Registries) -> None:
     disabled = {name.strip() for name in os.environ.get(DISABLE, "").split(",") if name.strip()}
     found = sorted(entry_points(group=specs.GROUP), key=lambda point: point.name)
+    names = [point.name for point in found]
+    for name in sorted(disabled.difference(names)):
+        reason = f"{DISABLE} names it, but nothing is blocked: {unknown('plugin', name, names)}"
+        nobody = Plugin(name=name, distribution="not installed", version="")
+        registries.plugins.append(PluginStatus(plugin=nobody, state="unknown", reason=reason))
     for point in found:
         plugin = _plugin_of(point)
         if point.name in disabled:
@@ -157,7 +165,7 @@ def _check_hook_names(manager: pluggy.PluginManager, namespace: Any, plugin: Plu
     known = [name for name, _ in inspect.getmembers(specs, inspect.isfunction) if name.startswith("register_")]
     for caller in manager.get_hookcallers(namespace) or []:
         if caller.name not in known:
-            raise PluginError(f"plugin {plugin} implements an unknown hook '{caller.name}'. Known: {', '.join(known)}")
+            raise PluginError(f"plugin {plugin}: {unknown('hook', caller.name, known)}")
 
 
 def _offers(manager: pluggy.PluginManager, namespace: Any) -> dict[str, dict[str, type]]:

@@ -169,7 +169,7 @@ def test_a_misspelt_hook_is_named_with_the_right_ones(install: Install) -> None:
     install(mine=plugin(register_encoder={}))
     (broken,) = load_registries().broken()
     assert broken.reason.startswith(
-        "PluginError: plugin mine (polyvex-mine 9.9) implements an unknown hook 'register_encoder'. Known: "
+        "PluginError: plugin mine (polyvex-mine 9.9): unknown hook 'register_encoder'. Did you mean 'register_encoders'"
     )
     assert "register_encoders" in broken.reason
 
@@ -232,3 +232,12 @@ def test_an_entry_point_without_a_distribution_is_told_as_unknown(monkeypatch: p
     (broken,) = load_registries().broken()
     assert (broken.plugin.distribution, broken.plugin.version) == ("unknown", "")
     assert "polyvex_no_such_module" in broken.reason
+
+
+def test_a_blocked_name_that_no_plugin_has_is_told(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(mine=plugin(register_fusions={"mine": MLPFusion}))
+    monkeypatch.setenv("POLYVEX_DISABLE_PLUGINS", "nine")
+    status = status_of(load_registries(), "nine")
+    assert status.state == "unknown"
+    assert "nothing is blocked" in status.reason
+    assert "Did you mean 'mine'?" in status.reason
