@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 from polyvex.encoders.base import VisionEncoder
 from polyvex.hooks.manager import KINDS, Registries
 from polyvex.hooks.registry import Registry
+from polyvex.options import Options
 
 
 def plugin_rows(registries: Registries) -> list[dict[str, Any]]:
@@ -32,7 +33,7 @@ def component_rows(registry: Registry[Any]) -> list[dict[str, Any]]:
             "name": entry.name,
             "plugin": str(entry.plugin),
             "summary": entry.component.summary,
-            "options": option_rows(entry.component.Options),
+            "options": option_rows(getattr(entry.component, "Options", Options)),  # metrics have none
         }
         for entry in registry
     ]

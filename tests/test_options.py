@@ -35,3 +35,12 @@ def test_defaults_are_checked_too() -> None:
 
     with pytest.raises(ValidationError):
         Wrong()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_number_without_end_is_refused(value: float) -> None:
+    class Decay(Options):
+        decay: float = 0.0
+
+    with pytest.raises(ValidationError, match="finite number"):
+        Decay(decay=value)

@@ -1,4 +1,4 @@
-"""``polyvex plugins``, ``encoders``, ``fusions``, ``positions``, ``routers``: what recipes may name."""
+"""``polyvex plugins`` and the listings of components: what recipes may name."""
 
 from typing import Any
 
@@ -54,6 +54,21 @@ def positions(as_json: AsJson = False) -> None:
 def routers(as_json: AsJson = False) -> None:
     """List routers with their options."""
     _components("routers", as_json)
+
+
+def language_models(as_json: AsJson = False) -> None:
+    """List language models with their options."""
+    _components("language_models", as_json)
+
+
+def datasets(as_json: AsJson = False) -> None:
+    """List data sets with their options."""
+    _components("datasets", as_json)
+
+
+def metrics(as_json: AsJson = False) -> None:
+    """List metrics."""
+    _components("metrics", as_json)
 
 
 def _components(field: str, as_json: bool, rows_of: Any = None) -> None:

@@ -40,9 +40,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """PIL clips 16-bit values at 255, which turns most of a picture white: scale its range instead."""
+    """Scale to 0–255 the range that the values are in: PIL would clip 16 bits to white, and cut 0–1 to black."""
     values = np.asarray(image, dtype=np.float32)
-    top = 65535.0 if values.max(initial=0) > 255 else 255.0
+    highest = values.max(initial=0)
+    unit = image.mode == "F" and highest <= 1
+    top = 1.0 if unit else 65535.0 if highest > 255 else 255.0
     return Image.fromarray((values.clip(0, top) * (255.0 / top)).astype(np.uint8))
 
 

@@ -121,14 +121,16 @@ class Recipe(Options):
     positions: Any = Field(description="Which position ids visual tokens get.")
     lm: Any = Field(description="The language model.")
     moe: MoETable | None = Field(default=None, description="Experts of the language model; leave out for a dense one.")
-    prompt: PromptTable = PromptTable()
+    prompt: PromptTable = Field(default=PromptTable(), description="How a question becomes text.")
     data: Any = Field(description="The data set, its splits, and what to do with unreadable images.")
-    loss: LossTable = LossTable()
-    cache: CacheTable = CacheTable()
-    training: TrainingTable = TrainingTable()
+    loss: LossTable = Field(default=LossTable(), description="Weights of the auxiliary losses.")
+    cache: CacheTable = Field(default=CacheTable(), description="How the tokens of frozen encoders are kept on disk.")
+    training: TrainingTable = Field(default=TrainingTable(), description="What holds for all stages.")
     stages: list[Stage] = Field(min_length=1, description="Stages of training, in order.")
-    evaluation: EvaluationTable = EvaluationTable()
-    ablation: AblationTable = AblationTable()
+    evaluation: EvaluationTable = Field(default=EvaluationTable(), description="How answers are made and scored.")
+    ablation: AblationTable = Field(
+        default=AblationTable(), description="What `polyvex ablate` does when the command line does not say."
+    )
 
     def dump(self) -> dict[str, Any]:
         """Every value as plain data, defaults written out; ``None`` is left out, as TOML has none."""

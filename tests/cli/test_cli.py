@@ -13,7 +13,13 @@ from polyvex.cli import run
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.mark.parametrize("listing", ["encoders", "fusions", "positions", "routers", "plugins list", "plugins doctor"])
+LISTINGS = (
+    *("encoders", "fusions", "positions", "routers", "language-models", "datasets", "metrics"),
+    *("plugins list", "plugins doctor"),
+)
+
+
+@pytest.mark.parametrize("listing", LISTINGS)
 def test_listings_are_json_too(listing: str, capsys: Capture) -> None:
     assert run([*listing.split(), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)

@@ -168,3 +168,8 @@ def test_normalizing_is_torchvisions() -> None:
     mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
     theirs = functional.normalize(functional.to_dtype(functional.pil_to_tensor(noise()), scale=True), mean, std)
     assert torch.allclose(normalize(noise(), mean=mean, std=std), theirs, atol=1e-6)
+
+
+def test_floats_from_0_to_1_are_brightness_and_not_black() -> None:
+    image = to_rgb(Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32)))
+    assert [image.getpixel((column, 0)) for column in range(3)] == [(value,) * 3 for value in (0, 127, 255)]
