@@ -114,6 +114,8 @@ def warnings_of(record: AblationRecord) -> list[str]:
 def verdict(results: Sequence[Result]) -> str:
     """In plain words, whether any cell was shown to differ from the first."""
     compared = [result for result in results if result.difference_interval is not None]
+    if not compared and len(results) > 1:
+        return "Nothing to compare: the first combination of the plan has no result on the same questions and seeds."
     if not compared:
         return "Nothing to compare: fewer than two combinations have a result."
     shown = [result for result in compared if not _includes_zero(result)]
@@ -123,13 +125,23 @@ def verdict(results: Sequence[Result]) -> str:
             f"No difference was shown: every interval of a difference to the first cell ({first}) includes 0. That is "
             f"not proof that there is none; it may be smaller than {results[0].questions} questions can tell."
         )
-    names = "; ".join(f"{result.label} {'higher' if (result.difference or 0) > 0 else 'lower'}" for result in shown)
     chance = " Where there is no difference, about 1 comparison in 20 does so by chance alone."
     return (
         f"{len(shown)} of {len(compared)} cells {'differs' if len(shown) == 1 else 'differ'} from the first ({first}) "
-        f"by an interval without 0: {names}."
+        f"by an interval without 0: {_directions(shown, of=len(compared))}."
         f"{chance if len(compared) > 1 else ''}"
     )
+
+
+def _directions(shown: Sequence[Result], *, of: int) -> str:
+    """Which cells are higher and which lower; only how many where all of ``of`` compared ones go one way."""
+    groups = {"higher": [], "lower": []}
+    for result in shown:
+        groups["higher" if (result.difference or 0) > 0 else "lower"].append(result.label)
+    found = {way: labels for way, labels in groups.items() if labels}
+    if len(found) == 1 and len(shown) == of > 1:
+        return f"all of them {next(iter(found))}"
+    return ", ".join(f"{'; '.join(labels)} {way}" for way, labels in found.items())
 
 
 def _includes_zero(result: Result) -> bool:

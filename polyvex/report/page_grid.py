@@ -12,6 +12,9 @@ from polyvex.report.collect import percent
 from polyvex.report.grid import HOW, AblationRecord, verdict
 from polyvex.report.tables import axis_names, plain
 
+COUNTS = {"tokens": "visual_tokens", "positions used": "positions", "questions": "questions"}
+"""A count's name on the page, and the field that has it."""
+
 HALF = 50.0
 """Half the width of a strip, which shows an interval around zero."""
 
@@ -30,6 +33,8 @@ def grid_view(record: AblationRecord) -> dict[str, Any]:
         "heads": axis_names(record.results),
         "rows": _rows(record.results),
         "first": record.results[0].label if record.results else "",
+        "same": _same(record.results),
+        "varies": _varying(record.results),
         "chart": chart,
         "legend": legend,
         "verdict": verdict(record.results),
@@ -40,20 +45,44 @@ def grid_view(record: AblationRecord) -> dict[str, Any]:
     }
 
 
+def _compared(results: Sequence[Result]) -> bool:
+    return any(one.difference is not None for one in results)
+
+
+def _varying(results: Sequence[Result]) -> list[str]:
+    """Which counts differ between cells and need a column; the others are told once."""
+    return [word for word, field in COUNTS.items() if len({getattr(one, field) for one in results}) > 1]
+
+
+def _same(results: Sequence[Result]) -> str:
+    """What all cells have in common, in one sentence; empty if nothing."""
+    if not results:
+        return ""
+    shared = [f"{getattr(results[0], field)} {word}" for word, field in COUNTS.items() if word not in _varying(results)]
+    if _one_seed(results):
+        shared.append(f"seed {results[0].seeds[0]}")
+    return f"All cells: {', '.join(shared)}." if shared else ""
+
+
+def _one_seed(results: Sequence[Result]) -> bool:
+    return {tuple(one.seeds) for one in results} == {tuple(results[0].seeds)} and len(results[0].seeds) == 1
+
+
 def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     reach = max((abs(end) for one in results for end in one.difference_interval or ()), default=0.0) or 1.0
     return [
         {
             "values": [plain(value) for value in one.values.values()],
-            "tokens": one.visual_tokens,
-            "positions": one.positions,
-            "questions": one.questions,
+            "counts": [getattr(one, COUNTS[word]) for word in _varying(results)],
             "accuracy": percent(one.accuracy),
             "interval": f"{percent(one.interval[0])} – {percent(one.interval[1])}",
             "difference": _signed(one.difference),
             "difference_interval": " to ".join(_signed(end) for end in one.difference_interval or ()),
             "strip": _strip(one, reach),
-            "seeds": [(seed, percent(share)) for seed, share in zip(one.seeds, one.by_seed, strict=True)],
+            "reference": "first" if one is results[0] and _compared(results) else "not compared",
+            "seeds": []
+            if _one_seed(results)
+            else [(seed, percent(share)) for seed, share in zip(one.seeds, one.by_seed, strict=True)],
         }
         for one in results
     ]

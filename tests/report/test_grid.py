@@ -12,7 +12,7 @@ from polyvex.report import write_report
 from polyvex.report.grid import ONE_SEED, verdict
 
 from .conftest import group, write_ablation
-from .test_page import Reader
+from .test_page import Reader, change_json
 
 # Question by question: b is right wherever a is, and on three more of eight; c is as a, but for two that swap.
 A = [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
@@ -77,7 +77,8 @@ def test_the_page_has_the_table_the_method_and_each_seed(grid: Path) -> None:
     assert "polyvex ablation tiny 6 cells: positions (a, b, c)" in text
     places = [text.index(f" {name} {share} ") for name, share in (("a", "25.0%"), ("b", "87.5%"), ("c", "25.0%"))]
     assert places == sorted(places)
-    assert "12 48 8 25.0%, 25.0% seeds 0, 1" in text  # tokens, positions used, questions, by seed
+    assert "48 25.0%, 25.0% seeds 0, 1" in text  # positions used, by seed
+    assert "All cells: 12 tokens, 8 questions." in text
     assert "87.5%, 87.5% seeds 0, 1" in text
     assert "+62.5%" in text
     assert f"bootstrap over questions ({RESAMPLES:,} resamples)" in text
@@ -203,3 +204,16 @@ def test_a_damaged_index_is_named(grid: Path, change: str, told: str) -> None:
     (grid / "ablation.json").write_text(change, encoding="utf-8")
     with pytest.raises(RunError, match=told):
         write_report(grid)
+
+
+def test_without_the_first_combination_nothing_is_called_first(tmp_path: Path) -> None:
+    results = compare_all([group("b", [B]), group("c", [C])], first="positions=a")
+    assert "the first combination of the plan has no result" in verdict(results)
+    folder = write_ablation(tmp_path / "grid", [group("b", [B]), group("c", [C])])
+    change_json(folder / "ablation.json", results=[one.as_dict() for one in results])
+    assert text_of(folder).count("not compared") == 2
+
+
+def test_many_cells_that_go_one_way_are_not_named_one_by_one() -> None:
+    found = verdict(compare_all([group("b", [B]), group("a", [A]), group("c", [A])]))
+    assert "2 of 2 cells differ from the first (positions=b) by an interval without 0: all of them lower." in found
