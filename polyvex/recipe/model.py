@@ -26,6 +26,7 @@ class DataKeys(Options):
 
     train_split: str = Field(default="train", description="Split to train on.")
     test_split: str = Field(default="test", description="Split to evaluate on.")
+    train_limit: int = Field(default=0, ge=0, description="Train only on the first N samples; 0 takes all.")
     on_unreadable: Literal["skip", "stop"] = Field(
         default="skip", description="What to do with samples whose image cannot be read: leave out and count, or stop."
     )

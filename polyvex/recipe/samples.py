@@ -14,7 +14,7 @@ def open_dataset(recipe: Recipe, registries: Registries) -> Dataset:
 
 
 def read_split(recipe: Recipe, registries: Registries, split: str) -> Sequence[Sample]:
-    """The samples of a split.
+    """The samples of a split; of the training split, only as many as ``data.train_limit`` says.
 
     Raises:
         DataError: if the data set has no such split, or it is empty.
@@ -22,7 +22,8 @@ def read_split(recipe: Recipe, registries: Registries, split: str) -> Sequence[S
     samples = open_dataset(recipe, registries).samples(split)
     if not samples:
         raise DataError(f"the split '{split}' of {recipe.data.use} has no samples")
-    return samples
+    limit = recipe.data.train_limit if split == recipe.data.train_split else 0
+    return samples[:limit] if limit else samples
 
 
 def training_texts(recipe: Recipe, registries: Registries) -> Iterator[str]:

@@ -34,3 +34,14 @@ def test_texts_are_prompts_and_answers_without_images(
 def test_only_the_training_split_is_read_for_texts(tiny_recipe: Callable[..., Recipe], registries: Registries) -> None:
     # Otherwise the tokenizer would know the test's words.
     assert len(list(training_texts(tiny_recipe("data.train_split=test"), registries))) == 12
+
+
+def test_only_as_many_samples_are_trained_on_as_the_recipe_says(
+    tiny_recipe: Callable[..., Recipe], registries: Registries
+) -> None:
+    recipe = tiny_recipe("data.train_limit=5")
+    assert [sample.id for sample in read_split(recipe, registries, "train")] == [
+        sample.id for sample in read_split(tiny_recipe(), registries, "train")[:5]
+    ]
+    assert len(read_split(recipe, registries, "test")) == 12
+    assert len(list(training_texts(recipe, registries))) == 5
