@@ -77,7 +77,7 @@ def test_an_unknown_name_gets_the_nearest_and_all_known(change: str, message: st
         (
             "data.foldr=1",
             "[data]: unknown key 'foldr', did you mean 'folder'? "
-            "Known: folder, max_unreadable, on_unreadable, test_split, train_split, use",
+            "Known: folder, max_unreadable, on_unreadable, test_split, train_limit, train_split, use",
         ),
         ("stages.1.stepss=1", f"[[stages]] #2: unknown key 'stepss', did you mean 'steps'? Known: {STAGE}"),
         (
