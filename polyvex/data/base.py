@@ -3,7 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Generic
+
+from typing_extensions import TypeVar
 
 from polyvex.options import Options
 
@@ -23,13 +25,17 @@ class Sample:
     kind: str = "all"
 
 
-class Dataset(ABC):
+OptionsT = TypeVar("OptionsT", bound=DatasetOptions, default=Any)
+"""The class of a component's own options: ``class Mine(Dataset[MyOptions])``."""
+
+
+class Dataset(ABC, Generic[OptionsT]):
     """Base of all data sets. ``Options`` is the class of its options, ``summary`` one line for listings."""
 
     Options: ClassVar[type[DatasetOptions]] = DatasetOptions
     summary: ClassVar[str]
 
-    def __init__(self, options: DatasetOptions):
+    def __init__(self, options: OptionsT):
         self.options = options
 
     @abstractmethod

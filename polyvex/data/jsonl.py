@@ -17,7 +17,7 @@ class JsonLinesOptions(DatasetOptions):
     folder: str = Field(description="Folder with one file per split, such as train.jsonl and test.jsonl.")
 
 
-class JsonLines(Dataset):
+class JsonLines(Dataset[JsonLinesOptions]):
     """``{"image": "cat.png", "question": "…", "answer": "…", "kind": "…"}`` a line; ``images`` for several.
 
     Image paths are relative to the folder. ``image``, ``id`` and ``kind`` may be left out.
@@ -25,7 +25,6 @@ class JsonLines(Dataset):
 
     Options = JsonLinesOptions
     summary = "your own files: <split>.jsonl with image, question, answer (and kind) on each line"
-    options: JsonLinesOptions
 
     def splits(self) -> list[str]:
         """Names of the ``.jsonl`` files of the folder."""

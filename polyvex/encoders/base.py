@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Generic
 
 from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from polyvex.encoders.weights import WeightsReport
 from polyvex.options import Options
@@ -56,7 +57,11 @@ class WeightsPlace:
     details: dict[str, str] = field(default_factory=dict)
 
 
-class VisionEncoder(nn.Module, ABC):
+OptionsT = TypeVar("OptionsT", bound=EncoderOptions, default=Any)
+"""The class of a component's own options: ``class Mine(VisionEncoder[MyOptions])``."""
+
+
+class VisionEncoder(nn.Module, ABC, Generic[OptionsT]):
     """Base of all encoders. Subclasses are final: wrap one to change it.
 
     ``Options`` is the class of its options, ``summary`` one line for listings. The constructor takes only the
@@ -68,13 +73,13 @@ class VisionEncoder(nn.Module, ABC):
     Options: ClassVar[type[EncoderOptions]] = EncoderOptions
     summary: ClassVar[str]
 
-    def __init__(self, options: EncoderOptions):
+    def __init__(self, options: OptionsT):
         super().__init__()
         self.options = options
 
     @classmethod
     @abstractmethod
-    def describe(cls, options: EncoderOptions) -> EncoderFacts:
+    def describe(cls, options: OptionsT) -> EncoderFacts:
         """Tell tokens, grid, width and cost without building anything.
 
         Raises:
@@ -83,7 +88,7 @@ class VisionEncoder(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def weights(cls, options: EncoderOptions) -> WeightsPlace:
+    def weights(cls, options: OptionsT) -> WeightsPlace:
         """Look for the pretrained weights on this machine, without reading them."""
 
     @abstractmethod

@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Generic
 
 from torch import nn
+from typing_extensions import TypeVar
 
 from polyvex.options import Options
 from polyvex.tokens import TokenShape, VisualLayout, VisualTokens
@@ -14,7 +15,11 @@ class FusionOptions(Options):
     """Options that every fusion may extend. It has none of its own."""
 
 
-class Fusion(nn.Module, ABC):
+OptionsT = TypeVar("OptionsT", bound=FusionOptions, default=Any)
+"""The class of a component's own options: ``class Mine(Fusion[MyOptions])``."""
+
+
+class Fusion(nn.Module, ABC, Generic[OptionsT]):
     """Base of all fusions. Subclasses are final.
 
     ``Options`` is the class of its options, ``summary`` one line for listings. The builder passes what a recipe
@@ -24,7 +29,7 @@ class Fusion(nn.Module, ABC):
     Options: ClassVar[type[FusionOptions]] = FusionOptions
     summary: ClassVar[str]
 
-    def __init__(self, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int):
+    def __init__(self, options: OptionsT, *, inputs: Sequence[TokenShape], dim: int):
         super().__init__()
         self.options = options
         self.dim = dim
@@ -33,7 +38,7 @@ class Fusion(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
+    def describe(cls, options: OptionsT, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
         """Tell the runs of tokens that come out, in order, without building anything.
 
         Raises:

@@ -32,7 +32,7 @@ class MLPFusionOptions(FusionOptions):
     depth: int = Field(default=2, ge=1, le=8, description="Linear layers in all; 2 is MouSi's and LLaVA-1.5's.")
 
 
-class MLPFusion(Fusion):
+class MLPFusion(Fusion[MLPFusionOptions]):
     """Per encoder: join ``m`` patches, map to the language model's width; then GELU and linear layers for all.
 
     Runs stay whole and come in the order of the encoders.
@@ -40,7 +40,6 @@ class MLPFusion(Fusion):
 
     Options = MLPFusionOptions
     summary = "first linear layer per encoder, further layers shared; m neighbouring patches per token (MouSi)"
-    options: MLPFusionOptions
 
     def __init__(self, options: MLPFusionOptions, *, inputs: Sequence[TokenShape], dim: int):
         super().__init__(options, inputs=inputs, dim=dim)
@@ -51,9 +50,8 @@ class MLPFusion(Fusion):
         self.rest = nn.ModuleList(_rest(dim, options.depth) for _ in range(stacks))
 
     @classmethod
-    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
+    def describe(cls, options: MLPFusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
         """Each run is ``m`` times shorter; its grid keeps its rows and has ``m`` times fewer columns."""
-        assert isinstance(options, MLPFusionOptions)
         return [
             _join(shape, m, index, dim)
             for index, (shape, m) in enumerate(zip(inputs, _patches(options, len(inputs)), strict=True))

@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
+
+from typing_extensions import TypeVar
 
 from polyvex.options import Options
 
@@ -14,7 +16,11 @@ class LMOptions(Options):
     """Options that every language model may extend. It has none of its own."""
 
 
-class LanguageModel(ABC):
+OptionsT = TypeVar("OptionsT", bound=LMOptions, default=Any)
+"""The class of a component's own options: ``class Mine(LanguageModel[MyOptions])``."""
+
+
+class LanguageModel(ABC, Generic[OptionsT]):
     """Base of all language-model components. The model itself is always one of transformers' own classes.
 
     ``Options`` is the class of its options, ``summary`` one line for listings, ``pretrained`` whether
@@ -25,7 +31,7 @@ class LanguageModel(ABC):
     summary: ClassVar[str]
     pretrained: ClassVar[bool]
 
-    def __init__(self, options: LMOptions):
+    def __init__(self, options: OptionsT):
         self.options = options
 
     @abstractmethod

@@ -20,13 +20,12 @@ class PretrainedOptions(LMOptions):
     revision: str = Field(default="main", description="Revision on the hub; a commit hash makes a run repeatable.")
 
 
-class Pretrained(LanguageModel):
+class Pretrained(LanguageModel[PretrainedOptions]):
     """``AutoModelForCausalLM.from_pretrained``: dense or mixture-of-experts, Llama, Qwen, Mixtral and so on."""
 
     Options = PretrainedOptions
     summary = "any causal language model of transformers, from a directory or the hub"
     pretrained = True
-    options: PretrainedOptions
 
     def config(self) -> "PreTrainedConfig":
         """The checkpoint's configuration."""

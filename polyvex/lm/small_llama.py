@@ -35,13 +35,12 @@ class SmallLlamaOptions(LMOptions):
         return self
 
 
-class SmallLlama(LanguageModel):
+class SmallLlama(LanguageModel[SmallLlamaOptions]):
     """transformers' ``LlamaForCausalLM`` at small size, with a byte-level BPE trained on the data set's text."""
 
     Options = SmallLlamaOptions
     summary = "small Llama from random weights; byte-level BPE trained on the data set; trains on a CPU"
     pretrained = False
-    options: SmallLlamaOptions
 
     def config(self) -> "LlamaConfig":
         """The configuration of the given sizes."""

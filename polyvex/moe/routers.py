@@ -1,12 +1,13 @@
 """Routers: which experts a token goes to, and with what weights. See ``routing.py`` for the letters."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar, Generic
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from polyvex.moe.routing import Routing
 from polyvex.options import Options
@@ -16,20 +17,24 @@ class RouterOptions(Options):
     """Options that every router may extend. It has none of its own."""
 
 
-class Router(nn.Module, ABC):
+OptionsT = TypeVar("OptionsT", bound=RouterOptions, default=Any)
+"""The class of a component's own options: ``class Mine(Router[MyOptions])``."""
+
+
+class Router(nn.Module, ABC, Generic[OptionsT]):
     """Base of all routers. ``Options`` is the class of its options, ``summary`` one line for listings."""
 
     Options: ClassVar[type[RouterOptions]] = RouterOptions
     summary: ClassVar[str]
 
-    def __init__(self, options: RouterOptions, *, dim: int, num_experts: int):
+    def __init__(self, options: OptionsT, *, dim: int, num_experts: int):
         super().__init__()
         self.options = options
         self.num_experts = num_experts
 
     @classmethod
     @abstractmethod
-    def check(cls, options: RouterOptions, *, num_experts: int) -> None:
+    def check(cls, options: OptionsT, *, num_experts: int) -> None:
         """Refuse options that cannot work with this many experts.
 
         Raises:
@@ -38,16 +43,16 @@ class Router(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def experts_per_token(cls, options: RouterOptions) -> int:
+    def experts_per_token(cls, options: OptionsT) -> int:
         """How many experts work on one token: what the count of active parameters needs."""
 
     @classmethod
     @abstractmethod
-    def weights_sum_to_one(cls, options: RouterOptions) -> bool:
+    def weights_sum_to_one(cls, options: OptionsT) -> bool:
         """Whether the weights of each token sum to one, so that copies of one FFN give what the FFN gave."""
 
     @classmethod
-    def learns_from_answers(cls, options: RouterOptions) -> bool:
+    def learns_from_answers(cls, options: OptionsT) -> bool:
         """Whether the answer loss reaches the router through its weights; if not, only auxiliary losses train it."""
         return True
 
@@ -67,7 +72,7 @@ class TopKOptions(RouterOptions):
     init_std: float = Field(default=0.02, gt=0, description="Standard deviation of the router's first weights.")
 
 
-class TopKRouter(Router):
+class TopKRouter(Router[TopKOptions]):
     """Softmax over all experts in float32, keep the k largest; ties go to the lower index. Never drops a token.
 
     The form of MoE-LLaVA (arXiv 2401.15947, eq. 5–6); ``renormalize`` is what its code (DeepSpeed 0.9.5, top-2)
@@ -76,7 +81,6 @@ class TopKRouter(Router):
 
     Options = TopKOptions
     summary = "the k most probable experts per token; dropless, no noise"
-    options: TopKOptions
 
     def __init__(self, options: TopKOptions, *, dim: int, num_experts: int):
         super().__init__(options, dim=dim, num_experts=num_experts)
@@ -85,30 +89,26 @@ class TopKRouter(Router):
         nn.init.normal_(self.weight, std=options.init_std)
 
     @classmethod
-    def check(cls, options: RouterOptions, *, num_experts: int) -> None:
+    def check(cls, options: TopKOptions, *, num_experts: int) -> None:
         """k must not exceed the number of experts."""
-        assert isinstance(options, TopKOptions)
         if options.k > num_experts:
             raise ValueError(
                 f"router k is {options.k}, but there are only {num_experts} experts. Lower k or add experts"
             )
 
     @classmethod
-    def experts_per_token(cls, options: RouterOptions) -> int:
+    def experts_per_token(cls, options: TopKOptions) -> int:
         """It is k."""
-        assert isinstance(options, TopKOptions)
         return options.k
 
     @classmethod
-    def weights_sum_to_one(cls, options: RouterOptions) -> bool:
+    def weights_sum_to_one(cls, options: TopKOptions) -> bool:
         """Only when renormalised."""
-        assert isinstance(options, TopKOptions)
         return options.renormalize
 
     @classmethod
-    def learns_from_answers(cls, options: RouterOptions) -> bool:
+    def learns_from_answers(cls, options: TopKOptions) -> bool:
         """Not with one expert, renormalised: its weight is always 1, whatever the router says."""
-        assert isinstance(options, TopKOptions)
         return not (options.k == 1 and options.renormalize)
 
     def forward(self, tokens: Float[Tensor, "T D"]) -> Routing:

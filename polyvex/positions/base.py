@@ -1,11 +1,12 @@
 """What a position scheme is: the layout of a sequence to position ids."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar, Generic
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from polyvex.options import Options
 from polyvex.tokens import TEXT, Positions, SequenceLayout, VisualLayout
@@ -15,7 +16,11 @@ class PositionOptions(Options):
     """Options that every position scheme may extend. It has none of its own."""
 
 
-class PositionScheme(nn.Module, ABC):
+OptionsT = TypeVar("OptionsT", bound=PositionOptions, default=Any)
+"""The class of a component's own options: ``class Mine(PositionScheme[MyOptions])``."""
+
+
+class PositionScheme(nn.Module, ABC, Generic[OptionsT]):
     """Base of all position schemes. Subclasses are final.
 
     A scheme of this family answers one question in :meth:`opens`: does this visual token open a new position, or
@@ -26,7 +31,7 @@ class PositionScheme(nn.Module, ABC):
     Options: ClassVar[type[PositionOptions]] = PositionOptions
     summary: ClassVar[str]
 
-    def __init__(self, options: PositionOptions, *, layout: VisualLayout, dim: int):
+    def __init__(self, options: OptionsT, *, layout: VisualLayout, dim: int):
         super().__init__()
         self.options = options
 

