@@ -59,7 +59,7 @@ class Registries:
     plugins: list[PluginStatus]
 
     def broken(self) -> list[PluginStatus]:
-        """Plugins that are installed but could not be loaded."""
+        """Plugins that are installed but could not be loaded, or not whole."""
         return [status for status in self.plugins if status.state == "broken"]
 
 
@@ -82,9 +82,11 @@ def load_registries(*, third_party: bool = True, extra: Mapping[str, Any] | None
         third_party: also load installed plugins (entry points of the group ``polyvex``).
         extra: further plugins by name, as modules or objects with hook implementations. For tests and notebooks.
 
+    A plugin that fails to import, or that registers a name which another one has, stops nobody: it is listed in
+    ``Registries.plugins`` with its reason.
+
     Raises:
-        PluginError: if two plugins register one name. A plugin that fails to import does not raise: it is listed
-            in ``Registries.plugins`` with its reason.
+        PluginError: if one of ``extra`` is broken or registers a name that is taken.
     """
     manager = pluggy.PluginManager(specs.GROUP)
     manager.add_hookspecs(specs)
@@ -119,7 +121,7 @@ def _load_installed(manager: pluggy.PluginManager, registries: Registries) -> No
             continue
         try:
             namespace = point.load()
-        except Exception as error:  # a plugin may raise anything while it is imported; the others must go on
+        except (Exception, SystemExit) as error:  # a plugin may do anything while it is imported
             status = PluginStatus(
                 plugin=plugin,
                 state="broken",
@@ -145,7 +147,7 @@ def _register(
         manager.register(namespace, name=plugin.name)
         _check_hook_names(manager, namespace, plugin)
         offers = _offers(manager, namespace)
-    except Exception as error:  # the same reason as at import: one bad plugin must not stop the others
+    except (Exception, SystemExit) as error:  # as at import: one bad plugin must not stop the others
         if strict:
             raise
         if manager.is_registered(namespace):
@@ -153,11 +155,28 @@ def _register(
         status = PluginStatus(plugin=plugin, state="broken", reason=_one_line(error), details=traceback.format_exc())
         registries.plugins.append(status)
         return
+    clashes = _add_all(offers, plugin, registries, strict=strict)
+    hooks = sorted(caller.name for caller in manager.get_hookcallers(namespace) or [])
+    status = PluginStatus(
+        plugin=plugin, state="broken" if clashes else "loaded", hooks=hooks, reason="; ".join(clashes)
+    )
+    registries.plugins.append(status)
+
+
+def _add_all(
+    offers: Mapping[str, Mapping[str, type]], plugin: Plugin, registries: Registries, *, strict: bool
+) -> list[str]:
+    """Register all that a plugin offers; return why some of it could not be, unless ``strict`` raises it."""
+    clashes = []
     for kind, components in offers.items():
         for name, component in components.items():
-            getattr(registries, kind).add(name, component, plugin)
-    hooks = sorted(caller.name for caller in manager.get_hookcallers(namespace) or [])
-    registries.plugins.append(PluginStatus(plugin=plugin, state="loaded", hooks=hooks))
+            try:
+                getattr(registries, kind).add(name, component, plugin)
+            except PluginError as error:
+                if strict:
+                    raise
+                clashes.append(str(error))
+    return clashes
 
 
 def _check_hook_names(manager: pluggy.PluginManager, namespace: Any, plugin: Plugin) -> None:
@@ -191,5 +210,5 @@ def _checked(kind: str, result: object) -> dict[str, type]:
     return dict(result)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -9,6 +9,9 @@ from polyvex.errors import PluginError
 
 T = TypeVar("T")
 
+CORE = "polyvex"
+"""The distribution of polyvex itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
@@ -35,47 +38,56 @@ class Entry(Generic[T]):
 class Registry(Generic[T]):
     """Exact names of one kind of component, each with the plugin that registered it.
 
-    ``kind`` is the word for error messages: ``encoder``, ``fusion``, …
+    ``kind`` is the word for error messages: ``encoder``, ``fusion``, … ``clashes`` has the names that two plugins
+    register, with the reason why they cannot be used.
     """
 
     kind: str
     entries: dict[str, Entry[T]] = field(default_factory=dict)
+    clashes: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, component: type[T], plugin: Plugin) -> None:
         """Register ``component`` as ``name``.
 
         Raises:
-            PluginError: if another plugin has that name already. Both are named.
+            PluginError: if another plugin has that name already. Both are named. From then on the name cannot be used,
+                since nobody could tell which of the two is meant; all other names can. The core's names stay its own.
         """
         if taken := self.entries.get(name):
-            raise PluginError(
+            reason = (
                 f"two plugins register the {self.kind} '{name}': {taken.plugin} and {plugin}. "
                 f"Uninstall one, or block it: POLYVEX_DISABLE_PLUGINS={plugin.name}"
             )
+            if taken.plugin.distribution != CORE:
+                self.clashes[name] = reason
+            raise PluginError(reason)
         self.entries[name] = Entry(name=name, component=component, plugin=plugin)
 
     def __getitem__(self, name: str) -> type[T]:
         return self.entry(name).component
 
     def __contains__(self, name: str) -> bool:
-        return name in self.entries
+        return name in self.entries and name not in self.clashes
 
     def __iter__(self) -> Iterator[Entry[T]]:
-        return iter(sorted(self.entries.values(), key=lambda entry: entry.name))
+        whole = [entry for entry in self.entries.values() if entry.name not in self.clashes]
+        return iter(sorted(whole, key=lambda entry: entry.name))
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.names())
 
     def names(self) -> list[str]:
-        """All names, sorted."""
-        return sorted(self.entries)
+        """All names that can be used, sorted."""
+        return [entry.name for entry in self]
 
     def entry(self, name: str) -> Entry[T]:
         """Return the entry of ``name``.
 
         Raises:
-            PluginError: if no plugin registers it; the nearest names are shown.
+            PluginError: if no plugin registers it (the nearest names are shown), or two do.
         """
+        if name in self.clashes:
+            raise PluginError(self.clashes[name])
         if name not in self.entries:
             raise PluginError(unknown(self.kind, name, self.names()))
         return self.entries[name]

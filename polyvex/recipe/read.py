@@ -52,8 +52,13 @@ def parse_recipe(
     try:
         recipe = model.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(problems + explain(error, model, data), source=source) from None
+        raise RecipeError(problems + explain(error, model, data) + _absent(registries), source=source) from None
     problems += find_problems(recipe, registries)
     if problems:
         raise RecipeError(problems, source=source)
     return recipe
+
+
+def _absent(registries: Registries) -> list[str]:
+    """Plugins that are not there to name: a name that seems unknown may be one of theirs."""
+    return [f"plugin {status.plugin} could not be loaded: {status.reason}" for status in registries.broken()]

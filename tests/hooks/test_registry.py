@@ -43,10 +43,22 @@ def test_a_clash_names_both_plugins_and_a_way_out(registry: Registry[object]) ->
     )
 
 
-def test_after_a_clash_the_first_one_stays(registry: Registry[object]) -> None:
+def test_after_a_clash_nobody_can_use_the_name_and_all_others_can(registry: Registry[object]) -> None:
     with pytest.raises(PluginError):
         registry.add("clip", bytes, SECOND)
-    assert registry["clip"] is int
+    with pytest.raises(PluginError, match="two plugins register the encoder 'clip'"):
+        registry["clip"]
+    assert registry.names() == ["dinov2"]
+    assert "clip" not in registry
+    assert len(registry) == 1
+
+
+def test_a_name_of_the_core_stays_its_own() -> None:
+    registry: Registry[object] = Registry("fusion")
+    registry.add("mlp", int, Plugin(name="polyvex.fusion", distribution="polyvex", version="1"))
+    with pytest.raises(PluginError, match="two plugins register the fusion 'mlp'"):
+        registry.add("mlp", bytes, SECOND)
+    assert registry["mlp"] is int
 
 
 def test_an_unknown_name_gets_the_nearest(registry: Registry[object]) -> None:
