@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -129,16 +130,43 @@ def build_model(
     return model, reports
 
 
-def build(recipe: Recipe, *, registries: Registries | None = None, texts: Iterable[str] | None = None) -> Built:
+def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditionalGeneration":
+    """The dense model with its language model's shapes and no memory for them, for plans and checks.
+
+    The caller's random numbers are left alone: planning a recipe must not change what is trained after.
+
+    Raises:
+        RecipeError: if the language model's configuration is not to be had.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from polyvex.model import PolyvexForConditionalGeneration
+
+    text_config = registries.language_models[recipe.lm.use](recipe.lm).config()
+    config = make_config(recipe, registries, text_config=text_config.to_dict(), image_token_id=-1)
+    config.encoders_included = False
+    with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):
+            lm = AutoModelForCausalLM.from_config(text_config)
+        return PolyvexForConditionalGeneration(config, lm=lm, registries=registries)
+
+
+def build(
+    recipe: Recipe | str | Path, *, registries: Registries | None = None, texts: Iterable[str] | None = None
+) -> Built:
     """Build everything that a recipe names: the model before any training, and its processor.
 
     Args:
+        recipe: a recipe, or the path of its file.
         texts: what a tokenizer is trained on, where the language model wants that; the training split's questions
             and answers if not given.
     """
+    from polyvex.recipe.read import read_recipe
     from polyvex.recipe.samples import training_texts
 
     registries = registries or load_registries()
+    if not isinstance(recipe, Recipe):
+        recipe = read_recipe(recipe, registries=registries)
     processor = make_processor(recipe, registries, training_texts(recipe, registries) if texts is None else texts)
     model, weights = build_model(recipe, processor, registries)
     return Built(model=model, processor=processor, weights=weights)

@@ -1,7 +1,8 @@
 """Any pretrained causal language model that transformers can load, from a local directory or the hub."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 from safetensors import SafetensorError
@@ -18,6 +19,11 @@ class PretrainedOptions(LMOptions):
 
     checkpoint: str = Field(description="Directory of a model saved by transformers, or its name on the hub.")
     revision: str = Field(default="main", description="Revision on the hub; a commit hash makes a run repeatable.")
+
+    def located(self) -> Self:
+        """A directory is made absolute; a name on the hub stays."""
+        here = Path(self.checkpoint)
+        return self.model_copy(update={"checkpoint": str(here.absolute())}) if here.is_dir() else self
 
 
 class Pretrained(LanguageModel[PretrainedOptions]):
@@ -72,10 +78,9 @@ class Pretrained(LanguageModel[PretrainedOptions]):
         return model
 
     def _missing(self, error: Exception) -> RecipeError:
-        first = " ".join(str(error).split())[:200]
         return RecipeError(
             [
-                f"[lm]: cannot load '{self.options.checkpoint}': {first}. Expected a directory written by "
-                f"save_pretrained, or a name on the hub while it can be reached"
+                f"[lm]: cannot load '{self.options.checkpoint}'. Expected a directory written by save_pretrained, or a "
+                f"name on the hub while it can be reached. transformers says: {' '.join(str(error).split())}"
             ]
         )

@@ -45,6 +45,8 @@ def chosen_layers(choice: LayerChoice | list[int], count: int) -> list[int]:
     }
     if isinstance(choice, str):
         return list(named[choice])
+    if not choice:
+        raise ValueError("moe layers is empty, so no layer would become sparse. Name layers, or leave [moe] out")
     if bad := [index for index in choice if not 0 <= index < count]:
         raise ValueError(f"moe layers {bad} are out of range: the language model has layers 0 to {count - 1}")
     if len(set(choice)) != len(choice):

@@ -8,6 +8,9 @@ from polyvex.recipe.schema import Stage
 
 FLOAT32 = 4
 
+FFN_WIDTH = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
+"""What language models call the inner width of their feed-forward networks; without any of them it is 4 widths."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
@@ -58,12 +61,13 @@ def _idle(layer: Any, experts_per_token: int) -> int:
 
 def _attention(model: Any, length: int) -> int:
     """FLOPs per token of scores and weighted sums, causal: half of 4 · length · width, in each layer."""
-    config = model.lm.config
+    config = model.lm.config.get_text_config()
     return 2 * length * config.hidden_size * config.num_hidden_layers
 
 
 def _activations(model: Any, tokens: int) -> int:
     """Bytes kept for the backward pass: about 16 widths and 3 FFN widths per token and layer, and the logits twice."""
-    config = model.lm.config
-    per_layer = 16 * config.hidden_size + 3 * config.intermediate_size
+    config = model.lm.config.get_text_config()
+    ffn = next((getattr(config, name) for name in FFN_WIDTH if getattr(config, name, None)), 4 * config.hidden_size)
+    per_layer = 16 * config.hidden_size + 3 * ffn
     return FLOAT32 * tokens * (config.num_hidden_layers * per_layer + 2 * config.vocab_size)

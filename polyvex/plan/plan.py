@@ -4,21 +4,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from polyvex.assemble import make_config
+from polyvex.assemble import empty_model
 from polyvex.cache.place import cache_root, places
 from polyvex.cache.store import TokenStore
-from polyvex.errors import PolyvexError
+from polyvex.errors import PolyvexError, RecipeError
 from polyvex.hooks.manager import Registries
-from polyvex.moe.upcycle import install_experts
+from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.plan.cost import StageCost, stage_cost
 from polyvex.plan.text import plan_text
 from polyvex.plan.tokens import EncoderBudget, budgets
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.samples import read_split
-from polyvex.recipe.schema import Recipe
-from polyvex.training.parts import freeze_all_but, selected
+from polyvex.recipe.schema import Recipe, Stage
+from polyvex.training.rehearse import own_experts, rehearse
 
 QUESTION_ROOM = 64
 """Tokens kept free for question and answer where no data set can be read."""
@@ -62,11 +60,11 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     """Plan a recipe. Reads the data set's questions if they are on this machine, and no weights."""
     problems: list[str] = []
     notes: list[str] = []
-    model = _empty_model(recipe, registries, problems)
+    model = _model(recipe, registries, problems)
     lm_config = model.lm.config.get_text_config() if model is not None else None
     width = lm_config.hidden_size if lm_config is not None else 1
     budget = budgets(recipe, registries, dim=width)
-    data = _data(recipe, registries, notes)
+    data = _data(recipe, registries, problems)
     context = int(getattr(lm_config, "max_position_embeddings", 0) or 0)
     _check_context(problems, context, budget.tokens, data)
     _check_encoders(budget.encoders, problems, notes)
@@ -93,62 +91,60 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     )
 
 
-def _empty_model(recipe: Recipe, registries: Registries, problems: list[str]) -> Any:
-    """The dense model, its language model with shapes and no memory; None if its configuration is not to be had.
-
-    The caller's random numbers are left alone: planning a recipe must not change what is trained after.
-    """
-    from transformers import AutoModelForCausalLM
-
-    from polyvex.model import PolyvexForConditionalGeneration
-
+def _model(recipe: Recipe, registries: Registries, problems: list[str]) -> PolyvexForConditionalGeneration | None:
+    """The dense model without memory; None if the language model's configuration is not to be had."""
     try:
-        text_config = registries.language_models[recipe.lm.use](recipe.lm).config()
+        return empty_model(recipe, registries)
+    except RecipeError as error:
+        problems += error.problems
     except PolyvexError as error:
         problems.append(str(error))
-        return None
-    config = make_config(recipe, registries, text_config=text_config.to_dict(), image_token_id=-1)
-    config.encoders_included = False
-    with torch.random.fork_rng(devices=[]):
-        with torch.device("meta"):
-            lm = AutoModelForCausalLM.from_config(text_config)
-        return PolyvexForConditionalGeneration(config, lm=lm, registries=registries)
+    return None
 
 
 def _stages(
     recipe: Recipe,
     registries: Registries,
-    model: Any,
+    model: PolyvexForConditionalGeneration,
     tokens: tuple[int, int],
     problems: list[str],
     notes: list[str],
 ) -> list[StageCost]:
     """The cost of each stage, for samples of so many visual and text ``tokens``."""
-    costs = []
-    for stage in recipe.stages:
-        try:
-            if stage.upcycle and recipe.moe is not None:
-                router = recipe.moe.router
-                kind = registries.routers[router.use]
-                install_experts(model.lm, recipe.moe, (kind, router), copy=False)
-                if not kind.weights_sum_to_one(router):
-                    notes.append(
-                        f"stage {stage.name}: the router's weights do not sum to one, so the upcycled model starts "
-                        f"unlike the dense one. moe.router.renormalize = true would keep it equal"
-                    )
-                if not kind.learns_from_answers(router):
-                    notes.append(
-                        f"stage {stage.name}: with these options the answers do not train the router, only auxiliary "
-                        f"losses do. Two experts per token, or weights that are not renormalized, would let it learn"
-                    )
-            freeze_all_but(model, selected(model, stage.trains))
-        except (PolyvexError, ValueError) as error:
-            problems.append(f"stage {stage.name}: {error}")
-            return costs
-        k = registries.routers[recipe.moe.router.use].experts_per_token(recipe.moe.router) if recipe.moe else 0
+    costs: list[StageCost] = []
+    k = registries.routers[recipe.moe.router.use].experts_per_token(recipe.moe.router) if recipe.moe else 0
+    if own_experts(model.lm) and recipe.loss.load_balance:
+        notes.append(
+            "the language model has experts of its own: they train without a load-balancing loss, and the language "
+            "model's parts take them as lm.ffn. [loss] counts for upcycled experts only"
+        )
+
+    def cost(stage: Stage, model: PolyvexForConditionalGeneration) -> None:
         length = tokens[1] + (tokens[0] if stage.images else 0)
         costs.append(stage_cost(model, stage, length=length, experts_per_token=k))
+
+    problems += rehearse(recipe, registries, model, visit=cost)
+    if upcycling := next((stage for stage in recipe.stages if stage.upcycle), None):
+        notes += [f"stage {upcycling.name}: {note}" for note in _router_notes(recipe, registries)]
     return costs
+
+
+def _router_notes(recipe: Recipe, registries: Registries) -> list[str]:
+    if recipe.moe is None:
+        return []
+    router, notes = recipe.moe.router, []
+    kind = registries.routers[router.use]
+    if not kind.weights_sum_to_one(router):
+        notes.append(
+            "the router's weights do not sum to one, so the upcycled model starts unlike the dense one. "
+            "moe.router.renormalize = true would keep it equal"
+        )
+    if not kind.learns_from_answers(router):
+        notes.append(
+            "with these options the answers do not train the router, only auxiliary losses do. Two experts per token, "
+            "or weights that are not renormalized, would let it learn"
+        )
+    return notes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +156,7 @@ class _DataFacts:
     text: int
 
 
-def _data(recipe: Recipe, registries: Registries, notes: list[str]) -> _DataFacts:
+def _data(recipe: Recipe, registries: Registries, problems: list[str]) -> _DataFacts:
     try:
         samples = [
             sample
@@ -168,7 +164,7 @@ def _data(recipe: Recipe, registries: Registries, notes: list[str]) -> _DataFact
             for sample in read_split(recipe, registries, split)
         ]
     except PolyvexError as error:
-        notes.append(
+        problems.append(
             f"the data set cannot be read, so one image and {QUESTION_ROOM} text tokens per sample are assumed: {error}"
         )
         return _DataFacts(images=0, images_per_sample=1, text=QUESTION_ROOM)

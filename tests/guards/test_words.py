@@ -20,6 +20,8 @@ EXPERT_FILES = {
     "training/parts.py",
     "training/routing.py",
     "training/upcycle.py",
+    "training/rehearse.py",
+    "training/stages.py",
     "training/evaluate.py",
     # Plans count active parameters; reports draw loads.
     "plan/cost.py",

@@ -55,7 +55,6 @@ def upcycle(lm: nn.Module, *, copy: bool = True, k: int = 2, renormalize: bool =
         ("sparse", 4, [0, 2]),
         ("dense", 3, [0, 1, 2]),
         ([3, 0], 4, [0, 3]),
-        ([], 4, []),
     ],
 )
 def test_layers_are_chosen_as_in_moe_llavas_code(choice: Any, count: int, expected: list[int]) -> None:

@@ -1,0 +1,59 @@
+"""Go through a recipe's stages on a model without memory, so that what cannot work is told before anything is done."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from polyvex.errors import PolyvexError, RecipeError
+from polyvex.hooks.manager import Registries
+from polyvex.model import PolyvexForConditionalGeneration
+from polyvex.moe.upcycle import install_experts
+from polyvex.recipe.schema import Recipe, Stage
+from polyvex.training.parts import freeze_all_but, selected
+
+Visit = Callable[[Stage, PolyvexForConditionalGeneration], None]
+
+
+def rehearse(
+    recipe: Recipe, registries: Registries, model: PolyvexForConditionalGeneration, *, visit: Visit | None = None
+) -> list[str]:
+    """Upcycle and freeze as each stage would; return what cannot work, one sentence each.
+
+    Args:
+        model: the dense model, which may be on ``meta``; it is changed.
+        visit: called with each stage and the model as that stage would train it.
+    """
+    problems = _of_language_model(recipe, model.lm)
+    for stage in recipe.stages:
+        try:
+            if stage.upcycle and recipe.moe is not None:
+                router = recipe.moe.router
+                install_experts(model.lm, recipe.moe, (registries.routers[router.use], router), copy=False)
+            freeze_all_but(model, selected(model, stage.trains))
+        except RecipeError as error:
+            return [*problems, *(f"stage {stage.name}: {problem}" for problem in error.problems)]
+        except (PolyvexError, ValueError) as error:
+            return [*problems, f"stage {stage.name}: {error}"]
+        if visit is not None:
+            visit(stage, model)
+    return problems
+
+
+def _of_language_model(recipe: Recipe, lm: Any) -> list[str]:
+    """What polyvex needs of a language model: a cache for decoding, and positions that it really uses."""
+    takes = inspect.signature(type(lm).forward).parameters
+    name = type(lm).__name__
+    if "past_key_values" not in takes:
+        return [f"[lm]: {name} decodes without a key-value cache, which polyvex needs. Take an attention model"]
+    if "position_ids" not in takes and recipe.positions.use != "sequential":
+        return [
+            f"[positions]: {name} takes no position ids, so '{recipe.positions.use}' would have no effect. Use "
+            f"positions.use = 'sequential', or a language model with rotary or learned positions"
+        ]
+    return []
+
+
+def own_experts(lm: Any) -> bool:
+    """Whether a language model is a mixture of experts by itself."""
+    config = lm.config.get_text_config()
+    return any(getattr(config, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts"))
