@@ -1,6 +1,17 @@
 """The base of everything that a recipe can set."""
 
+from pathlib import Path
+from typing import Annotated, Any, Self
+
 from pydantic import BaseModel, ConfigDict
+
+
+class IsPath:
+    """Mark of an option that names a file or folder; see :data:`LocalPath`."""
+
+
+LocalPath = Annotated[str, IsPath()]
+"""Type of an option that names a file or folder, relative to where the command runs. A run keeps it absolute."""
 
 
 class Options(BaseModel):
@@ -13,3 +24,12 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
+
+    def located(self) -> Self:
+        """The same options with every :data:`LocalPath` made absolute, so that they hold from anywhere."""
+        changes: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value and isinstance(value, str) and any(isinstance(mark, IsPath) for mark in field.metadata):
+                changes[name] = str(Path(value).absolute())
+        return self.model_copy(update=changes)

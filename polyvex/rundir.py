@@ -3,14 +3,19 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomlkit
+from filelock import FileLock, Timeout
 
 from polyvex.errors import RunError
 from polyvex.recipe.schema import Recipe, Stage
+
+BUSY = ".busy"
+"""File that the process which trains in a run holds."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class RunDirectory:
         """The file of an evaluation's summary; its answers are beside it, in ``<name>.jsonl``."""
         return self.path / "evaluation" / f"{name}.json"
 
-    def prepare(self, recipe: Recipe) -> bool:
-        """Make the directory for ``recipe``, or check that it is this recipe's; return whether it was there.
+    def check(self, recipe: Recipe) -> bool:
+        """Check that the directory is free, or this recipe's run; return whether the run is there. Writes nothing.
 
         Raises:
             RunError: if the directory holds another recipe's run (every difference is shown) or something else.
@@ -59,16 +64,44 @@ class RunDirectory:
         if self.recipe.exists():
             self.check_recipe(recipe)
             return True
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.is_file():
+            raise RunError(f"{self.path} is a file, expected a folder or nothing. Choose another --out")
+        if self.path.exists() and any(entry.name != BUSY for entry in self.path.iterdir()):
             raise RunError(f"{self.path} is not empty and not a run (no recipe.toml). Choose another --out")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(self.recipe, dump_recipe(recipe))
         return False
 
+    def begin(self, recipe: Recipe) -> None:
+        """Write the recipe, unless the run is there. Only now does the directory belong to it."""
+        if not self.recipe.exists():
+            write_whole(self.recipe, dump_recipe(recipe))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from training here; the hold ends with the process, however that ends.
+
+        Raises:
+            RunError: if another process is at it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if int(os.environ.get("RANK", "0")):  # the first of several processes that train together holds it for all
+            yield
+            return
+        try:
+            with FileLock(self.path / BUSY, timeout=0):
+                yield
+        except Timeout:
+            raise RunError(
+                f"another process is training in {self.path}. Wait for it, or choose another --out"
+            ) from None
+
     def check_recipe(self, recipe: Recipe) -> None:
-        """Compare ``recipe`` with the stored one; see :meth:`prepare`."""
+        """Compare ``recipe`` with the stored one; see :meth:`check`. Name and ``[ablation]`` do not touch a run."""
         stored = tomlkit.parse(self.recipe.read_text(encoding="utf-8")).unwrap()
-        refuse_another(stored, recipe.dump(), what=f"{self.path} is the run")
+        there, here = (
+            {key: value for key, value in one.items() if key not in ("name", "ablation")}
+            for one in (stored, recipe.dump())
+        )
+        refuse_another(there, here, what=f"{self.path} is the run")
 
 
 @dataclass(frozen=True)
@@ -139,13 +172,23 @@ def differences(there: Any, here: Any, where: str = "") -> Iterator[str]:
         for key in dict.fromkeys([*there, *here]):
             path = f"{where}.{key}" if where else key
             if key not in here:
-                yield f"{path}: {there[key]!r} there, missing here"
+                yield f"{path}: {_shown(there[key])} there, missing here"
             elif key not in there:
-                yield f"{path}: missing there, {here[key]!r} here"
+                yield f"{path}: missing there, {_shown(here[key])} here"
             else:
                 yield from differences(there[key], here[key], path)
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        for index, (old, new) in enumerate(zip(there, here, strict=True)):
+    elif isinstance(there, list) and isinstance(here, list) and (len(there) == len(here) or _has_tables(there + here)):
+        if len(there) != len(here):
+            yield f"{where}: {len(there)} tables there, {len(here)} here"
+        for index, (old, new) in enumerate(zip(there, here, strict=False)):
             yield from differences(old, new, f"{where}.{index}")
     elif there != here:
         yield f"{where}: {there!r} there, {here!r} here"
+
+
+def _shown(value: Any) -> str:
+    return "a table" if isinstance(value, dict) else repr(value)
+
+
+def _has_tables(values: list[Any]) -> bool:
+    return any(isinstance(value, dict) for value in values)

@@ -22,7 +22,7 @@ def finished(
 ) -> Path:
     """A run directory with an untrained model: it looks finished."""
     path = tmp_path_factory.mktemp("finished")
-    RunDirectory(path).prepare(tiny_recipe())
+    RunDirectory(path).begin(tiny_recipe())
     built = build(tiny_recipe(), registries=registries)
     built.model.save_pretrained(path)
     built.processor.save_pretrained(path)
@@ -68,7 +68,7 @@ def test_no_run(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_is_told_with_the_command(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    RunDirectory(tmp_path).prepare(tiny_recipe())
+    RunDirectory(tmp_path).begin(tiny_recipe())
     with pytest.raises(RunError) as caught:
         load(tmp_path)
     assert str(caught.value) == f"{tmp_path} is not finished. Go on with: polyvex train RECIPE --out {tmp_path}"

@@ -32,26 +32,26 @@ def test_differences_one_line_per_value(there: Any, here: Any, lines: list[str])
 
 def test_a_new_directory_gets_the_resolved_recipe(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "a" / "run")
-    assert run.prepare(tiny_recipe()) is False
+    assert run.check(tiny_recipe()) is False
+    assert not run.path.exists()  # a start that fails leaves nothing
+    run.begin(tiny_recipe())
     assert 'schedule = "cosine"' in run.recipe.read_text()
 
 
 def test_an_empty_directory_may_be_used(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    assert RunDirectory(tmp_path).prepare(tiny_recipe()) is False
+    assert RunDirectory(tmp_path).check(tiny_recipe()) is False
 
 
 def test_the_same_recipe_finds_its_run(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    RunDirectory(tmp_path).prepare(tiny_recipe())
-    assert RunDirectory(tmp_path).prepare(tiny_recipe()) is True
+    RunDirectory(tmp_path).begin(tiny_recipe())
+    assert RunDirectory(tmp_path).check(tiny_recipe()) is True
 
 
-@pytest.mark.parametrize(
-    "change", ["seed=1", "name=other", "stages.align.lr=0.5", "moe.router.k=1", "encoders.patchify.dim=4"]
-)
+@pytest.mark.parametrize("change", ["seed=1", "stages.align.lr=0.5", "moe.router.k=1", "encoders.patchify.dim=4"])
 def test_any_other_value_is_another_recipe(change: str, tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    RunDirectory(tmp_path).prepare(tiny_recipe())
+    RunDirectory(tmp_path).begin(tiny_recipe())
     with pytest.raises(RunError, match="is the run of another recipe"):
-        RunDirectory(tmp_path).prepare(tiny_recipe(change))
+        RunDirectory(tmp_path).check(tiny_recipe(change))
 
 
 def test_no_run(tmp_path: Path) -> None:
@@ -92,3 +92,32 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     assert path.read_text() == "old"
     write_whole(path, "new")
     assert [one.name for one in path.parent.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("change", ["name=other", "ablation.seeds=3"])
+def test_what_does_not_touch_a_run_may_change(change: str, tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    RunDirectory(tmp_path).begin(tiny_recipe())
+    assert RunDirectory(tmp_path).check(tiny_recipe(change)) is True
+
+
+def test_a_file_is_no_run(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="is a file, expected a folder"):
+        RunDirectory(tmp_path / "file").check(tiny_recipe())
+
+
+def test_one_process_at_a_time(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    run, again = RunDirectory(tmp_path), RunDirectory(tmp_path)
+    with run.alone(), pytest.raises(RunError, match="another process is training in"), again.alone():
+        pytest.fail("two hold it")
+    with again.alone():
+        assert again.check(tiny_recipe()) is False  # the file of the hold is no reason to refuse
+
+
+def test_tables_that_are_missing_are_counted_and_not_printed() -> None:
+    there, here = {"stages": [{"name": "a"}, {"name": "b"}], "moe": {"k": 1}}, {"stages": [{"name": "c"}]}
+    assert list(differences(there, here)) == [
+        "stages: 2 tables there, 1 here",
+        "stages.0.name: 'a' there, 'c' here",
+        "moe: a table there, missing here",
+    ]

@@ -9,12 +9,16 @@ from pydantic import Field
 
 from polyvex.data.base import Dataset, DatasetOptions, Sample
 from polyvex.errors import DataError
+from polyvex.options import LocalPath
+
+SHOWN = 5
+"""Bad lines that an error names."""
 
 
 class JsonLinesOptions(DatasetOptions):
     """Options of the ``jsonl`` data set."""
 
-    folder: str = Field(description="Folder with one file per split, such as train.jsonl and test.jsonl.")
+    folder: LocalPath = Field(description="Folder with one file per split, such as train.jsonl and test.jsonl.")
 
 
 class JsonLines(Dataset[JsonLinesOptions]):
@@ -31,7 +35,7 @@ class JsonLines(Dataset[JsonLinesOptions]):
         return sorted(path.stem for path in Path(self.options.folder).glob("*.jsonl"))
 
     def samples(self, split: str) -> Sequence[Sample]:
-        """Read one file; every bad line is an error with its number."""
+        """Read one file; bad lines are errors with their numbers."""
         path = Path(self.options.folder) / f"{split}.jsonl"
         if not path.is_file():
             raise DataError(f"no file {path}. Splits there: {', '.join(self.splits()) or 'none'}")
@@ -39,7 +43,16 @@ class JsonLines(Dataset[JsonLinesOptions]):
             lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would also cut inside some texts
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not UTF-8 text: {error}") from None
-        return [self._sample(f"{path}:{number}", split, line) for number, line in enumerate(lines, 1) if line.strip()]
+        samples, problems = [], []
+        for number, line in enumerate(lines, 1):
+            try:
+                samples += [self._sample(f"{path}:{number}", split, line)] if line.strip() else []
+            except DataError as error:
+                problems.append(str(error))
+        if problems:
+            more = f"\n… and {len(problems) - SHOWN} more lines" if len(problems) > SHOWN else ""
+            raise DataError("\n".join(problems[:SHOWN]) + more)
+        return samples
 
     def _sample(self, where: str, split: str, line: str) -> Sample:
         try:

@@ -1,11 +1,16 @@
 """What a recipe's tables say together: everything that can be known before anything is built."""
 
+from torch import nn
+
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import unknown
 from polyvex.moe.upcycle import chosen_layers
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import PARTS, Recipe, Stage
 from polyvex.tokens import TokenShape
+
+RESERVED = frozenset(dir(nn.ModuleDict()))
+"""Names that torch itself uses where the model keeps its encoders."""
 
 
 def find_problems(recipe: Recipe, registries: Registries) -> list[str]:
@@ -64,6 +69,9 @@ def _names(recipe: Recipe) -> list[str]:
     ):
         for name in sorted({name for name in names if names.count(name) > 1}):
             problems.append(f"{what}: the name '{name}' is used {names.count(name)} times; names must differ")
+    for name in encoder_names(recipe):
+        if name in RESERVED:
+            problems.append(f"[[encoders]]: the name '{name}' is reserved; call it {name}-encoder, say")
     return problems
 
 

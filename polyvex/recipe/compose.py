@@ -31,8 +31,13 @@ class Choices:
     name: str = ""
 
 
-def compose_recipe(choices: Choices, registries: Registries, *, overrides: Sequence[str] = ()) -> str:
+def compose_recipe(
+    choices: Choices, registries: Registries, *, overrides: Sequence[str] = (), file: Path | None = None
+) -> str:
     """The text of a recipe: every key with its value, its meaning in a comment. Checked before it is returned.
+
+    Args:
+        file: where it will be written; named in its first lines.
 
     Raises:
         RecipeError: lists every name that is unknown, and whatever else cannot work.
@@ -41,7 +46,7 @@ def compose_recipe(choices: Choices, registries: Registries, *, overrides: Seque
     if problems:
         raise RecipeError(problems, source="compose")
     recipe = parse_recipe(_raw(choices, registries), overrides=overrides, registries=registries, source="compose")
-    return _commented(recipe, choices)
+    return _commented(recipe, choices, str(file or "THIS_FILE"))
 
 
 def _unknown_names(choices: Choices, registries: Registries) -> list[str]:
@@ -55,6 +60,9 @@ def _unknown_names(choices: Choices, registries: Registries) -> list[str]:
         problems.append(
             unknown("data set", choices.data, registries.datasets.names()) + ", or a folder of .jsonl files"
         )
+    if not _is_language_model(choices.lm or "small-llama", registries):
+        known = unknown("language model", choices.lm, registries.language_models.names())
+        problems.append(f"{known}, or a directory, or owner/name on the hub")
     if choices.moe and choices.moe not in MOE_CHOICES:
         problems.append(unknown("choice of --moe", choices.moe, list(MOE_CHOICES)))
     return problems
@@ -74,6 +82,10 @@ def _raw(choices: Choices, registries: Registries) -> dict[str, Any]:
     if sparse:
         raw["moe"] = {"layers": choices.moe, "router": {"use": "top_k"}}
     return raw
+
+
+def _is_language_model(name: str, registries: Registries) -> bool:
+    return name in registries.language_models or "/" in name or Path(name).is_dir()
 
 
 def _lm(name: str, registries: Registries) -> dict[str, Any]:
@@ -106,11 +118,11 @@ def _stages(lm: str, registries: Registries, *, sparse: bool) -> list[dict[str, 
     return stages
 
 
-def _commented(recipe: Recipe, choices: Choices) -> str:
+def _commented(recipe: Recipe, choices: Choices, file: str) -> str:
     document = tomlkit.document()
     document.add(tomlkit.comment(f"{recipe.name}: {' + '.join(choices.encoders)}, by polyvex compose."))
-    document.add(tomlkit.comment("What it needs and costs: polyvex plan THIS_FILE"))
-    document.add(tomlkit.comment("Run it:                  polyvex train THIS_FILE --out runs/NAME"))
+    document.add(tomlkit.comment(f"What it needs and costs: polyvex plan {file}"))
+    document.add(tomlkit.comment(f"Run it:                  polyvex train {file} --out runs/{recipe.name}"))
     document.add(tomlkit.comment("Cost and result:         not measured yet."))
     document.add(tomlkit.nl())
     _fill(document, recipe)

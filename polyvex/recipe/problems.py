@@ -122,6 +122,11 @@ def _wants(detail: ErrorDetails) -> str:
         return TYPES[detail["type"]]
     if detail["type"] == "value_error":
         return str(detail.get("ctx", {}).get("error", detail["msg"]))
+    context = detail.get("ctx", {})
+    if detail["type"] == "too_short":
+        return f"at least {context['min_length']} item" + ("s" if context["min_length"] != 1 else "")
+    if detail["type"] == "string_pattern_mismatch":
+        return f"text of the form {context['pattern']}"
     message = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return message[0].lower() + message[1:]
 

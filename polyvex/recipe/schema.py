@@ -3,12 +3,15 @@
 ``model.py`` derives from :class:`Recipe` the class that also checks the tables of components.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator
 
 from polyvex.moe.upcycle import MoEOptions
 from polyvex.options import Options
+
+NAME = r"^[a-z0-9][a-z0-9._-]*$"
+"""What a recipe may be called."""
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 
@@ -114,8 +117,8 @@ class TrainingTable(Options):
 class Recipe(Options):
     """A whole run in one TOML file."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name of the recipe.")
-    seed: int = Field(default=0, ge=0, description="Seed of weights, sampling and order of samples.")
+    name: str = Field(pattern=NAME, description="Name of the recipe.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights, sampling and order of samples.")
     encoders: list[Any] = Field(min_length=1, description="Encoders, in the order in which the model sees them.")
     fusion: Any = Field(description="How the encoders' tokens become one sequence.")
     positions: Any = Field(description="Which position ids visual tokens get.")
@@ -132,6 +135,21 @@ class Recipe(Options):
         default=AblationTable(), description="What `polyvex ablate` does when the command line does not say."
     )
 
+    def located(self) -> Self:
+        """The same recipe with the paths in its components' tables made absolute."""
+        tables = {part: getattr(self, part).located() for part in ("fusion", "positions", "lm", "data")}
+        return self.model_copy(update={**tables, "encoders": [table.located() for table in self.encoders]})
+
     def dump(self) -> dict[str, Any]:
         """Every value as plain data, defaults written out; ``None`` is left out, as TOML has none."""
-        return self.model_dump(exclude_none=True)
+        return _use_first(self.model_dump(exclude_none=True))
+
+
+def _use_first(value: Any) -> Any:
+    """Tables with ``use`` at their top, as people write them."""
+    if isinstance(value, list):
+        return [_use_first(entry) for entry in value]
+    if isinstance(value, dict):
+        ordered = {"use": value["use"], **value} if "use" in value else value
+        return {key: _use_first(entry) for key, entry in ordered.items()}
+    return value

