@@ -1,6 +1,6 @@
 """Fill the cache: encode each image once, ahead of training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from polyvex.cache.images import ImageFiles, hash_images, image_paths
 from polyvex.cache.place import Place, cache_root, places
@@ -18,6 +17,7 @@ from polyvex.encoders.base import VisionEncoder
 from polyvex.encoders.images import open_image
 from polyvex.errors import DataError
 from polyvex.hooks.manager import Registries
+from polyvex.progress import bar
 from polyvex.recipe.schema import Recipe
 
 SHARD = 256
@@ -40,7 +40,7 @@ class CacheReport:
             lines.append(
                 f"  {name}: {found} images found in the cache" + (f", {added} encoded" if added else ", reused")
             )
-        lines += [f"  UNREADABLE {path}: {reason}" for path, reason in list(self.unreadable.items())[:5]]
+        lines += [f"  UNREADABLE {_named(path, reason)}" for path, reason in list(self.unreadable.items())[:5]]
         if len(self.unreadable) > 5:
             lines.append(f"  … and {len(self.unreadable) - 5} more unreadable images")
         return "\n".join(lines)
@@ -66,6 +66,14 @@ class TokenCache:
         return image is not None and all(image in store for store in self.stores.values())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What a finished run brings along: its encoders by name, and the digests of the weights that they came from."""
+
+    encoders: Mapping[str, Any]
+    weights_sha256: Mapping[str, str | None]
+
+
 def fill_cache(
     recipe: Recipe,
     registries: Registries,
@@ -73,8 +81,13 @@ def fill_cache(
     *,
     folder: str | Path | None = None,
     progress: bool = True,
+    known: Known | None = None,
 ) -> tuple[TokenCache, CacheReport]:
     """Encode the images of ``samples`` that the cache lacks. Encoders are loaded only if there are any.
+
+    Args:
+        known: encoders that are loaded already, from a run. Then no weight file is looked for, and images that
+            cannot be read are only reported: their share is judged when a run is trained.
 
     Raises:
         WeightsError: if an encoder is needed and its weights are missing.
@@ -84,18 +97,20 @@ def fill_cache(
     files = hash_images(image_paths(samples))
     report = CacheReport(root=root, unreadable=dict(files.unreadable))
     stores = {}
-    for table, place in zip(recipe.encoders, places(recipe, registries, root=root).values(), strict=True):
+    found = places(recipe, registries, root=root, weights=known.weights_sha256 if known else None)
+    for table, place in zip(recipe.encoders, found.values(), strict=True):
         store = stores[place.encoder] = TokenStore(place.folder, place.about)
         missing = {path: image for path, image in files.hashes.items() if image not in store}
         report.found[place.encoder] = len(files.hashes) - len(missing)
         report.encoded[place.encoder] = 0
         if _any_readable(missing, report.unreadable):
-            encoder = load_encoder(registries.encoders[table.use], table)
+            encoder = known.encoders[place.encoder] if known else load_encoder(registries.encoders[table.use], table)
             before = len(store)
             bad = _encode_missing(encoder, missing, store, recipe, place, progress=progress)
             report.encoded[place.encoder] = len(store) - before
             report.unreadable.update(bad)
-    check_unreadable(recipe, report.unreadable, total=len(files.hashes) + len(files.unreadable))
+    if known is None:
+        check_unreadable(recipe, report.unreadable, total=len(files.hashes) + len(files.unreadable))
     return TokenCache(stores=stores, files=files, unreadable=report.unreadable), report
 
 
@@ -119,11 +134,17 @@ def check_unreadable(recipe: Recipe, unreadable: dict[str, str], *, total: int) 
     share = len(unreadable) / total
     limit = 0.0 if recipe.data.on_unreadable == "stop" else recipe.data.max_unreadable
     if share > limit:
+        stop = recipe.data.on_unreadable == "stop"
+        allowed = "data.on_unreadable is 'stop'" if stop else f"at most {limit:.1%} are allowed"
+        way_out = "data.on_unreadable = 'skip' leaves them out" if stop else "raise data.max_unreadable"
         raise DataError(
-            f"{len(unreadable)} of {total} images cannot be read ({share:.1%}), at most {limit:.1%} are allowed. "
-            f"First: {path}: {reason}. Mend the files, or raise data.max_unreadable (on_unreadable is "
-            f"'{recipe.data.on_unreadable}')"
+            f"{len(unreadable)} of {total} images cannot be read ({share:.1%}), {allowed}. First: "
+            f"{_named(path, reason)}. Mend the files, or {way_out}"
         )
+
+
+def _named(path: str, reason: str) -> str:
+    return reason if path in reason else f"{path}: {reason}"
 
 
 def load_encoder(kind: type[VisionEncoder], options: Any) -> VisionEncoder:
@@ -150,8 +171,8 @@ def _encode_missing(
             images.clear()
             values.clear()
 
-    bar = tqdm(total=len(missing), desc=f"encode {place.encoder}", unit="image", disable=not progress)
-    with bar, torch.inference_mode():
+    progress_bar = bar(total=len(missing), desc=f"encode {place.encoder}", unit="image", disable=not progress)
+    with progress_bar, torch.inference_mode():
         try:
             for batch in _batches(encoder, missing, recipe.cache.batch_size, unreadable):
                 if not batch:
@@ -159,7 +180,7 @@ def _encode_missing(
                 pixels = torch.stack([pixels for _, pixels in batch]).to(device)
                 values.append(encoder(pixels).values.to("cpu", dtype))
                 images.extend(image for image, _ in batch)
-                bar.update(len(batch))
+                progress_bar.update(len(batch))
                 if len(images) >= SHARD:
                     flush()
         finally:
@@ -181,7 +202,7 @@ def _batches(
         try:
             return image, encoder.transform(open_image(same[0]))
         except DataError as error:
-            unreadable.update(dict.fromkeys(same, str(error)))
+            unreadable.update({path: str(error).replace(same[0], path) for path in same})
             return None
 
     with ThreadPoolExecutor(max_workers=2) as pool:

@@ -1,10 +1,13 @@
 """Where cached tokens live, and what makes two of them interchangeable."""
 
+import contextlib
 import hashlib
 import json
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ FOLDER = "POLYVEX_CACHE"
 """Environment variable: folder of the cache, instead of the platform's."""
 
 FORMAT = 2
+
+NO_NUMBERS = {"polyvex", "pydantic", "jaxtyping", "pytest"}
+"""Requirements of plugins that no token depends on."""
 
 
 def cache_root(folder: str | Path | None = None) -> Path:
@@ -39,29 +45,51 @@ class Place:
     about: dict[str, Any]
 
 
-def places(recipe: Recipe, registries: Registries, *, root: Path) -> dict[str, Place]:
+def places(
+    recipe: Recipe, registries: Registries, *, root: Path, weights: Mapping[str, str | None] | None = None
+) -> dict[str, Place]:
     """The place of each encoder's tokens, by the encoder's name in the recipe.
 
     Tokens are shared by all recipes whose encoder has the same plugin, options, weights and precision; order,
     fusion and positions do not matter, since tokens are kept as they leave the encoder.
+
+    Args:
+        weights: SHA-256 of each encoder's weights, by its name; of the weight files on this machine if not given.
     """
     found = {}
     for table, name in zip(recipe.encoders, encoder_names(recipe), strict=True):
-        about = _about(table, recipe.cache.dtype, registries)
+        about = _about(table, recipe.cache.dtype, registries, weights[name] if weights else _digest(table, registries))
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         found[name] = Place(encoder=name, folder=root / f"{table.use}-{digest}", about=about)
     return found
 
 
-def _about(table: Any, dtype: str, registries: Registries) -> dict[str, Any]:
+def _digest(table: Any, registries: Registries) -> str | None:
+    path = registries.encoders[table.use].weights(table).path
+    return sha256_of(path) if path else None
+
+
+def _about(table: Any, dtype: str, registries: Registries, weights: str | None) -> dict[str, Any]:
     entry = registries.encoders.entry(table.use)
-    weights = entry.component.weights(table).path
     return {
         "format": FORMAT,
         "encoder": table.use,
         "options": table.model_dump(exclude={"use", "name", "weights"}),
-        "weights_sha256": sha256_of(weights) if weights else None,
+        "weights_sha256": weights,
         "dtype": dtype,
         "plugin": f"{entry.plugin.distribution} {entry.plugin.version}",
-        "libraries": {name: version(name) for name in ("torch", "pillow")},
+        "libraries": _libraries(entry.plugin.distribution),
     }
+
+
+def _libraries(distribution: str) -> dict[str, str]:
+    """Versions of what tokens depend on: torch, Pillow, and what the plugin's distribution requires itself."""
+    try:
+        required = [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in requires(distribution) or []]
+    except PackageNotFoundError:  # passed by hand, in a test or a notebook
+        required = []
+    found = {}
+    for name in sorted({"torch", "pillow", *map(str.lower, required)} - NO_NUMBERS):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -2,16 +2,16 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from polyvex.data.base import Sample
-from polyvex.data.batches import ReadTokens, pad_left
+from polyvex.data.batches import ReadTokens, pad_left, to_device
 from polyvex.evaluation.base import Metric
+from polyvex.progress import bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,18 @@ class Evaluation:
 
     def lines(self) -> str:
         """The answers, one JSON object a line."""
-        return "".join(json.dumps(asdict(answer), ensure_ascii=True) + "\n" for answer in self.answers)
+        return answer_lines(self.answers)
+
+
+def answer_lines(answers: Sequence[Answered]) -> str:
+    """Answers as text, one JSON object a line."""
+    return "".join(json.dumps(asdict(answer), ensure_ascii=True) + "\n" for answer in answers)
+
+
+def read_answers(text: str) -> list[Answered]:
+    """What :func:`answer_lines` wrote; a last line that was cut while it was written is left out."""
+    *whole, _cut = text.split("\n")
+    return [Answered(**{**line, "images": tuple(line["images"])}) for line in map(json.loads, filter(None, whole))]
 
 
 def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -90,6 +101,9 @@ def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
+
+
+Keep = Callable[[list[Answered]], None]
 
 
 @torch.inference_mode()
@@ -106,6 +120,8 @@ def evaluate(
     images: bool = True,
     skipped: int = 0,
     progress: bool = True,
+    before: Sequence[Answered] = (),
+    keep: Keep | None = None,
 ) -> Evaluation:
     """Greedy answers to all ``samples``; questions of like length are answered together.
 
@@ -114,33 +130,41 @@ def evaluate(
         batch_size: questions at a time.
         max_new_tokens: longest answer.
         images: false asks without the images, which tells how far guessing gets.
+        before: answers of an earlier call that was interrupted; their questions are not asked again.
+        keep: gets the answers of each batch as soon as they are there.
     """
     model.eval()
     prompts = processor.prompts
     counts = [len(sample.images) if images else 0 for sample in samples]
     ids = [prompts.question(sample.question, images=count) for sample, count in zip(samples, counts, strict=True)]
-    order = sorted(range(len(samples)), key=lambda index: len(ids[index]))
-    texts, cut = [""] * len(samples), [False] * len(samples)
+    known = {(one.id, one.question, one.expected): one for one in before}
+    found = {index: one for index, sample in enumerate(samples) if (one := known.get(_key(sample)))}
+    order = sorted(set(range(len(samples))) - set(found), key=lambda index: len(ids[index]))
     ends = _ends(model)
     starts = range(0, len(order), batch_size)
-    for start in tqdm(starts, desc=f"answer {name}", unit="batch", disable=not progress):
+    for start in bar(starts, desc=f"answer {name}", unit="batch", disable=not progress):
         chosen = order[start : start + batch_size]
         batch: dict[str, Any] = pad_left([ids[index] for index in chosen], processor.tokenizer.pad_token_id)
         paths = [path for index in chosen if counts[index] for path in samples[index].images]
         if paths:
-            batch["encoder_tokens"] = {key: value.to(model.device) for key, value in read_tokens(paths).items()}
-        batch = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in batch.items()}
+            batch["encoder_tokens"] = read_tokens(paths)
+        batch = to_device(batch, model.device)
         output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
         new = output[:, batch["input_ids"].shape[1] :]
-        for index, text in zip(chosen, processor.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-            texts[index] = text.strip()
-        for index, row in zip(chosen, new.tolist(), strict=True):
-            cut[index] = not ends.intersection(row)
-    answers = [
-        _answered(sample, text, metric[1], cut=was_cut)
-        for sample, text, was_cut in zip(samples, texts, cut, strict=True)
-    ]
+        texts = processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+        answered = [
+            _answered(samples[index], text.strip(), metric[1], cut=not ends.intersection(row))
+            for index, text, row in zip(chosen, texts, new.tolist(), strict=True)
+        ]
+        found.update(zip(chosen, answered, strict=True))
+        if keep is not None:
+            keep(answered)
+    answers = [found[index] for index in range(len(samples))]
     return Evaluation(name=name, metric=metric[0], answers=answers, skipped=skipped, images=images)
+
+
+def _key(sample: Sample) -> tuple[str, str, str]:
+    return sample.id, sample.question, sample.answer
 
 
 def _ends(model: Any) -> set[int]:

@@ -1,21 +1,26 @@
 """Evaluate inside a run: answers, figures and expert loads go into its ``evaluation`` folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from polyvex.answer import load
-from polyvex.cache.encode import fill_cache
+from polyvex.cache.encode import Known, TokenCache, fill_cache
 from polyvex.data.base import Sample
 from polyvex.data.batches import ReadTokens
-from polyvex.evaluation.evaluate import Evaluation, evaluate
+from polyvex.data.lengths import check_lengths
+from polyvex.errors import DataError
+from polyvex.evaluation.evaluate import Evaluation, answer_lines, evaluate, read_answers
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
 from polyvex.recipe import read_recipe
 from polyvex.recipe.samples import read_split
 from polyvex.recipe.schema import Recipe
 from polyvex.rundir import RunDirectory, open_run, write_whole
+from polyvex.training.lock import hash_data
 from polyvex.training.routing import expert_load
-from polyvex.training.session import Session
+from polyvex.training.session import Say, Session
 
 LOADED_ON = 512
 """Samples over which expert loads are counted."""
@@ -47,13 +52,17 @@ def evaluate_run(
     limit: int = 0,
     cache: str | Path | None = None,
     registries: Registries | None = None,
+    say: Say = print,
     progress: bool = True,
 ) -> Evaluation:
     """Answer a split with a finished run; ``split`` empty takes the recipe's test split.
 
+    Images are encoded by the run's own encoders, so no weight file is needed. Those that cannot be read are left
+    out and counted. Data that changed since the training is told.
+
     Raises:
         RunError: if there is no finished run at ``path``.
-        DataError: if the data set has no such split.
+        DataError: if the data set has no such split, none of its images can be read, or a question is too long.
     """
     run = open_run(path)
     registries = registries or load_registries()
@@ -62,8 +71,17 @@ def evaluate_run(
     split = split or recipe.data.test_split
     samples = list(read_split(recipe, registries, split))
     samples = samples[:limit] if limit else samples
-    tokens, _ = fill_cache(recipe, registries, samples, folder=cache, progress=progress)
+    context = getattr(assistant.model.lm.config.get_text_config(), "max_position_embeddings", None)
+    room = recipe.evaluation.max_new_tokens
+    check_lengths(samples, assistant.processor.prompts, context=context, answer=room)
+    lock = json.loads(run.lock.read_text(encoding="utf-8"))
+    known = Known(encoders=dict(assistant.model.encoders.named_children()), weights_sha256=lock["weights_sha256"])
+    tokens, report = fill_cache(recipe, registries, samples, folder=cache, progress=progress, known=known)
     readable = [sample for sample in samples if all(tokens.has(image) for image in sample.images)]
+    if not readable:
+        raise DataError(f"no image of the split '{split}' can be read, so nothing can be asked.\n{report}")
+    for line in _changes(recipe, lock, split, readable, tokens):
+        say(line)
     return _evaluate(
         recipe,
         registries,
@@ -77,6 +95,17 @@ def evaluate_run(
         skipped=len(samples) - len(readable),
         progress=progress,
     )
+
+
+def _changes(
+    recipe: Recipe, lock: Mapping[str, Any], split: str, samples: list[Sample], tokens: TokenCache
+) -> list[str]:
+    """A line if the split is not what the run was trained or evaluated on; none if only a part of it is asked."""
+    for part, name in (("train", recipe.data.train_split), ("test", recipe.data.test_split)):
+        count = lock["counts"][part]
+        if split == name and len(samples) >= count and hash_data(samples[:count], tokens) != lock["data_sha256"][part]:
+            return [f"CHANGED: the split '{split}' is not as it was when the run was trained"]
+    return []
 
 
 def _evaluate(
@@ -94,6 +123,11 @@ def _evaluate(
     progress: bool,
 ) -> Evaluation:
     metric = recipe.evaluation.metric
+    path = run.evaluation(name)
+    partial = path.with_suffix(".part.jsonl")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    before = read_answers(partial.read_text(encoding="utf-8")) if partial.exists() else []
+    partial.write_text(answer_lines(before), encoding="utf-8")  # without a line that was cut
     result = evaluate(
         model,
         processor,
@@ -106,12 +140,19 @@ def _evaluate(
         images=images,
         skipped=skipped,
         progress=progress,
+        before=before,
+        keep=lambda answers: _append(partial, answer_lines(answers)),
     )
     load = expert_load(model, processor, samples[:LOADED_ON], read_tokens)
-    path = run.evaluation(name)
     write_whole(path.with_suffix(".jsonl"), result.lines())
     write_whole(path, json.dumps({**result.summary(), "expert_load": load}, indent=2))
+    partial.unlink()
     return result
+
+
+def _append(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 def describe(result: Evaluation) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -11,19 +11,14 @@ from polyvex.cache.encode import TokenCache
 from polyvex.data.base import Sample
 from polyvex.hooks.manager import Registries
 from polyvex.recipe.schema import Recipe
+from polyvex.training.prepare import Prepared
 
 LIBRARIES = ("polyvex", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "pillow")
 
 
-def make_lock(
-    recipe: Recipe, registries: Registries, samples: Sequence[Sample], cache: TokenCache, *, left_out: Mapping[str, int]
-) -> dict[str, Any]:
-    """Everything outside the recipe that decides a run's result.
-
-    Args:
-        samples: what the run trains on and answers.
-        left_out: number of samples of each split that are not among them, since an image cannot be read.
-    """
+def make_lock(recipe: Recipe, registries: Registries, data: Prepared) -> dict[str, Any]:
+    """Everything outside the recipe that decides a run's result."""
+    cache = data.cache
     return {
         "seed": recipe.seed,
         "python": platform.python_version(),
@@ -35,9 +30,10 @@ def make_lock(
             if status.state == "loaded"
         },
         "weights_sha256": {name: store.about["weights_sha256"] for name, store in cache.stores.items()},
-        "data_sha256": hash_data(samples, cache),
-        "samples": len(samples),
-        "left_out": dict(left_out),
+        "data_sha256": {"train": hash_data(data.train, cache), "test": hash_data(data.test, cache)},
+        "counts": {"train": len(data.train), "test": len(data.test)},
+        "samples": len(data.train) + len(data.test),
+        "left_out": {"train": data.skipped_train, "test": data.skipped_test},
         "images": len(cache.files.hashes),
         "unreadable_images": sorted(cache.unreadable),
     }
@@ -48,5 +44,5 @@ def hash_data(samples: Sequence[Sample], cache: TokenCache) -> str:
     digest = hashlib.sha256()
     for sample in samples:
         images = [cache.files.hashes.get(path, "unreadable") for path in sample.images]
-        digest.update(json.dumps([sample.id, sample.question, sample.answer, images]).encode())
+        digest.update(json.dumps([sample.id, sample.question, sample.answer, sample.kind, images]).encode())
     return digest.hexdigest()

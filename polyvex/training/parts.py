@@ -2,16 +2,13 @@
 
 import fnmatch
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from polyvex.errors import RecipeError, TrainingError
 from polyvex.moe.layer import MoEFeedForward
-
-FOLDERS = ("encoders", "fusion", "positions", "lm")
-"""The model's own parts; hashes are kept for each of them, and for experts apart from the rest of ``lm``."""
 
 
 def part_of(name: str, experts: Sequence[str]) -> str:
@@ -66,11 +63,16 @@ def expert_layers(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, MoEFeedForward)]
 
 
-def hashes(model: nn.Module) -> dict[str, dict[str, str]]:
-    """SHA-256 of the trained and of the frozen parameters (and buffers) of each part of the model."""
+def hashes(model: nn.Module, trained: Mapping[str, Sequence[str]] | None = None) -> dict[str, dict[str, str]]:
+    """SHA-256 of the trained and of the frozen parameters (and buffers) of each part of the model.
+
+    Args:
+        trained: as :func:`selected` gives it; then each entry of a stage's ``trains`` is a part by itself.
+    """
     digests: dict[tuple[str, str], "hashlib._Hash"] = {}
+    entries = {name: entry for entry, names in (trained or {}).items() for name in names if entry != "connector"}
     for name, tensor, trains in _tensors(model):
-        key = (name.split(".")[0], "trained" if trains else "frozen")
+        key = (entries.get(name, name.split(".")[0]), "trained" if trains else "frozen")
         digest = digests.setdefault(key, hashlib.sha256())
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -17,7 +17,7 @@ from polyvex.training.parts import expert_layers
 def expert_load(
     model: Any, processor: Any, samples: Sequence[Sample], read_tokens: ReadTokens, *, batch_size: int = 64
 ) -> dict[str, dict[str, list[float]]]:
-    """For each MoE layer, the share of assignments per expert: of text, and of each encoder's tokens.
+    """For each MoE layer, the share of assignments per expert: of text (with its answer), and of encoders' tokens.
 
     Empty for a dense model. Padding does not count.
     """

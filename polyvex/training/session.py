@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from polyvex.assemble import make_processor
+from polyvex.data.lengths import check_lengths
 from polyvex.errors import RunError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexProcessor
-from polyvex.recipe.samples import training_texts
+from polyvex.recipe.samples import read_split, training_texts
 from polyvex.recipe.schema import Recipe
-from polyvex.rundir import RunDirectory, write_whole
+from polyvex.rundir import RunDirectory, differences, write_whole
 from polyvex.training.lock import make_lock
 from polyvex.training.prepare import Prepared, prepare
 
 Say = Callable[[str], None]
+
+VERSIONS = ("python", "libraries", "plugins")
+"""Parts of the lock that may change while a run is interrupted, but not without a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,32 +39,51 @@ class Session:
 def open_session(
     recipe: Recipe, registries: Registries, run: RunDirectory, *, cache: str | Path | None, say: Say, progress: bool
 ) -> Session:
-    """Read the data, fill the cache, make or load the processor, and check or write the lock.
+    """Make or load the processor, check lengths, read the data, fill the cache, and check or write the lock.
+
+    The run's directory is written to last, so that a start which fails leaves nothing that would bind it.
 
     Raises:
+        DataError: if a sample does not fit the context, or too many images cannot be read.
         RunError: if weights or data are not those that the run began with.
     """
+    begun = (run.path / "processor_config.json").exists()
+    if begun:
+        processor = PolyvexProcessor.from_pretrained(run.path, registries=registries)
+    else:
+        processor = make_processor(recipe, registries, training_texts(recipe, registries))
+    _check_lengths(recipe, registries, processor)
     data = prepare(recipe, registries, folder=cache, progress=progress)
     say(str(data.report))
     if data.skipped_train or data.skipped_test:
         say(f"LEFT OUT: {data.skipped_train} training and {data.skipped_test} test samples with unreadable images")
-    if (run.path / "processor_config.json").exists():
-        processor = PolyvexProcessor.from_pretrained(run.path, registries=registries)
-    else:
-        processor = make_processor(recipe, registries, training_texts(recipe, registries))
+    run.begin(recipe)
+    if not begun:
         processor.save_pretrained(run.path)
-    left_out = {"train": data.skipped_train, "test": data.skipped_test}
-    _check_lock(run, make_lock(recipe, registries, [*data.train, *data.test], data.cache, left_out=left_out))
+    _check_lock(run, make_lock(recipe, registries, data), say)
     return Session(
         recipe=recipe, registries=registries, run=run, data=data, processor=processor, say=say, progress=progress
     )
 
 
-def _check_lock(run: RunDirectory, lock: dict[str, Any]) -> None:
+def _check_lengths(recipe: Recipe, registries: Registries, processor: PolyvexProcessor) -> None:
+    """Every sample of both splits, as training and evaluation will ask it."""
+    config = registries.language_models[recipe.lm.use](recipe.lm).config().get_text_config()
+    context = getattr(config, "max_position_embeddings", None)
+    check_lengths(read_split(recipe, registries, recipe.data.train_split), processor.prompts, context=context)
+    if recipe.evaluation.after != "never":
+        asked = read_split(recipe, registries, recipe.data.test_split)
+        asked = asked[: recipe.evaluation.limit] if recipe.evaluation.limit else asked
+        check_lengths(asked, processor.prompts, context=context, answer=recipe.evaluation.max_new_tokens)
+
+
+def _check_lock(run: RunDirectory, lock: dict[str, Any], say: Say) -> None:
     if not run.lock.exists():
         write_whole(run.lock, json.dumps(lock, indent=2))
         return
     before = json.loads(run.lock.read_text(encoding="utf-8"))
+    for line in differences({key: before[key] for key in VERSIONS}, {key: lock[key] for key in VERSIONS}):
+        say(f"NOT AS BEFORE: {line}; the result may differ from a run in one go")
     for key in ("weights_sha256", "data_sha256"):
         if before[key] != lock[key]:
             raise RunError(

@@ -1,19 +1,22 @@
 """Run a recipe's stages in order; go on where an earlier run stopped."""
 
+import json
 import shutil
 import time
 from pathlib import Path
 
 from transformers.trainer_utils import get_last_checkpoint
 
-from polyvex.assemble import build_model, check_context
+from polyvex.assemble import build_model, check_context, empty_model
 from polyvex.data.batches import Collator, ExampleDataset
+from polyvex.errors import RecipeError, RunError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.recipe.schema import Recipe, Stage
-from polyvex.rundir import RunDirectory, StageDirectory
+from polyvex.rundir import RunDirectory, StageDirectory, write_whole
 from polyvex.training.evaluate import describe, evaluate_split
 from polyvex.training.parts import check_hashes, freeze_all_but, hashes, selected
+from polyvex.training.rehearse import own_experts, rehearse
 from polyvex.training.session import Say, Session, open_session
 from polyvex.training.trainer import MetricsFile, StageBar, StageTrainer, StopSoftly, arguments
 from polyvex.training.upcycle import upcycle
@@ -44,17 +47,28 @@ def train(
         export: store the finished model with its encoders, so that it can be asked; ablations need no such copy.
 
     Raises:
-        RunError: if ``out`` belongs to another recipe.
+        DataError: if a sample does not fit the context, or too many images cannot be read.
+        RunError: if ``out`` belongs to another recipe, or another process is training there.
         Stopped: after Ctrl-C, once a checkpoint is written.
     """
     registries = registries or load_registries()
+    recipe = recipe.located()
     run = RunDirectory(Path(out))
     check_context(recipe, registries)
-    resumed = run.prepare(recipe)
-    session = open_session(recipe, registries, run, cache=cache, say=say, progress=progress)
+    if problems := rehearse(recipe, registries, empty_model(recipe, registries)):
+        raise RecipeError(problems, source=recipe.name)
+    resumed = run.check(recipe)
+    with run.alone():
+        session = open_session(recipe, registries, run, cache=cache, say=say, progress=progress)
+        _run_stages(session, resumed=resumed, export=export)
+    return run
+
+
+def _run_stages(session: Session, *, resumed: bool, export: bool) -> None:
+    recipe, run, say = session.recipe, session.run, session.say
     if resumed and run.finished:
         say(f"{run.path} is finished; nothing to do")
-        return run
+        return
     model: PolyvexForConditionalGeneration | None = None
     for index, stage in enumerate(recipe.stages):
         folder = run.stage(index, stage)
@@ -66,7 +80,6 @@ def train(
         _evaluate_after(session, index, stage, model)
     if export:
         _finish(session, model)
-    return run
 
 
 def _run_stage(
@@ -81,14 +94,16 @@ def _run_stage(
     freeze_all_but(model, trained)
     count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     session.say(f"stage {stage.name}: {', '.join(stage.trains)} train ({count:,} parameters), {stage.steps} steps")
-    before, started = hashes(model), time.perf_counter()
+    before, started = hashes(model, trained), time.perf_counter()
     trainer = _trainer(session, stage, folder, model, trained)
     with StopSoftly() as stop:
         trainer.add_callback(stop)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+        checkpoint = _last_checkpoint(folder)
+        trainer.resume_window(checkpoint)
+        trainer.train(resume_from_checkpoint=checkpoint)
     if stop.stopped and trainer.state.global_step < stage.steps:
         raise Stopped(f"stopped at step {trainer.state.global_step} of stage {stage.name}; a checkpoint is saved")
-    after = hashes(model)
+    after = hashes(model, trained)
     check_hashes(before, after, stage=stage.name)
     model.save_pretrained(folder.model)
     folder.finish(
@@ -101,6 +116,8 @@ def _run_stage(
             "hashes_after": after,
         }
     )
+    if stop.stopped:
+        raise Stopped(f"stopped after stage {stage.name}, which is stored")
     return model
 
 
@@ -143,9 +160,25 @@ def _model_before(session: Session, index: int) -> PolyvexForConditionalGenerati
         if not session.registries.language_models[session.recipe.lm.use].pretrained:
             session.say(f"the language model '{session.recipe.lm.use}' starts from RANDOM weights")
         model, _ = build_model(session.recipe, session.processor, session.registries, encoders=False)
+        if own_experts(model.lm) and session.recipe.loss.load_balance:
+            session.say("the language model's own experts train WITHOUT a load-balancing loss")
+        _check_first_weights(session, model)
         return model
     earlier = session.run.stage(index - 1, session.recipe.stages[index - 1])
     return PolyvexForConditionalGeneration.from_pretrained(earlier.model, registries=session.registries)
+
+
+def _check_first_weights(session: Session, model: PolyvexForConditionalGeneration) -> None:
+    """A run that goes on inside its first stage must start from the language model that it began with."""
+    path = session.run.path / "first_weights.json"
+    now = {part: kinds for part, kinds in hashes(model).items() if part == "lm"}
+    if not path.exists():
+        write_whole(path, json.dumps(now, indent=2))
+    elif json.loads(path.read_text(encoding="utf-8")) != now:
+        raise RunError(
+            f"{session.run.path}: the weights of the language model are not those that the run began with. Bring "
+            f"them back, or choose another --out"
+        )
 
 
 def _evaluate_after(session: Session, index: int, stage: Stage, model: PolyvexForConditionalGeneration | None) -> None:

@@ -21,7 +21,12 @@ from transformers import (
 )
 
 from polyvex.errors import TrainingError
+from polyvex.progress import bar, show_beside
 from polyvex.recipe.schema import Recipe, Stage
+from polyvex.rundir import write_whole
+
+WINDOW = "window.json"
+"""File of a checkpoint with the losses summed since the last line of the log."""
 
 SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
@@ -59,7 +64,9 @@ class StageTrainer(Trainer):
         self.trained = trained
         self._sums: dict[str, float] = {}
         self._passes = 0
+        self._since = 0
         super().__init__(*args, **kwargs)
+        self.add_callback(KeepWindow(self))
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
 
@@ -84,21 +91,55 @@ class StageTrainer(Trainer):
             raise TrainingError(
                 f"stage {self.stage.name}: the loss is {outputs.loss.item()} at step {self.state.global_step}"
             )
-        for name, value in {"answer_loss": outputs.answer_loss, **(outputs.aux or {})}.items():
+        parts = {"loss": outputs.loss, "answer_loss": outputs.answer_loss, **(outputs.aux or {})}
+        for name, value in parts.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
         self._passes += 1
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        loss = outputs.loss
+        if kwargs.get("num_items_in_batch") is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # items are counted over all processes, gradients averaged
+        return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the parts of the loss since the last line: ``answer_loss`` per step, auxiliary losses per pass."""
+        """Means since the last line: ``loss`` and ``answer_loss`` per step, auxiliary losses per pass.
+
+        ``loss`` is counted here too, since transformers forgets a window that a checkpoint falls into.
+        """
         if self._passes and "loss" in logs:
-            steps = self._passes / self.stage.accumulate
+            steps = self.state.global_step - self._since
             means = {
-                name: value / (steps if name == "answer_loss" else self._passes) for name, value in self._sums.items()
+                name: value / (steps if name in ("loss", "answer_loss") else self._passes)
+                for name, value in self._sums.items()
             }
             logs = {**logs, **means}
-            self._sums, self._passes = {}, 0
+            self._sums, self._passes, self._since = {}, 0, self.state.global_step
         super().log(logs, *args, **kwargs)
+
+    def window(self) -> dict[str, Any]:
+        """What was summed since the last line of the log."""
+        return {"sums": self._sums, "passes": self._passes, "since": self._since}
+
+    def resume_window(self, checkpoint: str | None) -> None:
+        """Go on with the window that ``checkpoint`` was saved in, so that the log is that of an unbroken run."""
+        if checkpoint is None:
+            return
+        self._since = int(checkpoint.rsplit("-", 1)[1])
+        path = Path(checkpoint) / WINDOW
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            self._sums, self._passes, self._since = kept["sums"], kept["passes"], kept["since"]
+
+
+class KeepWindow(TrainerCallback):
+    """Keep with each checkpoint what was summed since the last line of the log."""
+
+    def __init__(self, trainer: StageTrainer):
+        self.trainer = trainer
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write it into the checkpoint that was just saved."""
+        folder = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
+        write_whole(folder / WINDOW, json.dumps(self.trainer.window()))
 
 
 class MetricsFile(TrainerCallback):
@@ -122,8 +163,8 @@ class MetricsFile(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write one line."""
-        if logs and "loss" in logs:
+        """Write one line, in the first of several processes."""
+        if logs and "loss" in logs and state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
@@ -140,18 +181,19 @@ class StageBar(TrainerCallback):
     """One progress bar per stage with the latest loss, in place of transformers' own printing."""
 
     def __init__(self, name: str):
-        self.bar: tqdm = tqdm(desc=f"stage {name}", unit="step", leave=True, disable=True)
+        self.bar: tqdm | None = None
         self.name = name
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Show the bar, from the step that training starts at."""
-        self.bar = tqdm(desc=f"stage {self.name}", unit="step", total=state.max_steps, initial=state.global_step)
+        self.bar = bar(desc=f"stage {self.name}", unit="step", total=state.max_steps, initial=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move on by one."""
-        self.bar.update(1)
+        if self.bar is not None:
+            self.bar.update(1)
 
     def on_log(
         self,
@@ -162,14 +204,15 @@ class StageBar(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Show the loss."""
-        if logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+        if self.bar is not None and logs and "loss" in logs:
+            show_beside(self.bar, loss=f"{float(logs['loss']):.3f}")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Leave the bar as it is."""
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
 
 class StopSoftly(TrainerCallback):

@@ -232,12 +232,13 @@ def test_more_than_the_limit_stops(allowed: str, stops: bool, fill: Fill, broken
         fill(f"data.max_unreadable={allowed}")
     text = str(caught.value)
     assert text.startswith(f"2 of 18 images cannot be read (11.1%), at most {float(allowed):.1%} are allowed. First: ")
-    assert text.endswith("Mend the files, or raise data.max_unreadable (on_unreadable is 'skip')")
+    assert text.endswith("Mend the files, or raise data.max_unreadable")
     assert any(path in text for path in broken)
 
 
 def test_stop_means_the_first_one(fill: Fill, broken: dict[str, str]) -> None:
-    with pytest.raises(DataError, match=r"at most 0\.0% are allowed.*\(on_unreadable is 'stop'\)"):
+    told = r"data\.on_unreadable is 'stop'\. First: .*data\.on_unreadable = 'skip' leaves them out"
+    with pytest.raises(DataError, match=told):
         fill("data.on_unreadable=stop", "data.max_unreadable=1.0")
 
 

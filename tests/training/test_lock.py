@@ -1,19 +1,20 @@
 """The lock of a run: what decides its result outside the recipe."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from polyvex.cache import TokenCache, fill_cache
+from polyvex.cache import TokenCache
 from polyvex.cache.images import ImageFiles
 from polyvex.data import Sample
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
-from polyvex.recipe.samples import read_split
 from polyvex.training.lock import LIBRARIES, hash_data, make_lock
+from polyvex.training.prepare import prepare
 
 SAMPLES = [Sample(id="a", question="q", answer="x", images=("1.png",)), Sample(id="b", question="p", answer="y")]
 
@@ -25,8 +26,16 @@ def changed(**fields: Any) -> list[Sample]:
 
 @pytest.mark.parametrize(
     "samples",
-    [changed(id="c"), changed(question="r"), changed(answer="z"), changed(images=()), SAMPLES[::-1], SAMPLES[:1]],
-    ids=["id", "question", "answer", "images", "order", "fewer"],
+    [
+        changed(id="c"),
+        changed(question="r"),
+        changed(answer="z"),
+        changed(images=()),
+        changed(kind="k"),
+        SAMPLES[::-1],
+        SAMPLES[:1],
+    ],
+    ids=["id", "question", "answer", "images", "kind", "order", "fewer"],
 )
 def test_other_samples_have_another_hash(samples: list[Sample]) -> None:
     cache = TokenCache(stores={}, files=ImageFiles(hashes={"1.png": "one"}))
@@ -44,9 +53,8 @@ def test_content_counts_and_the_path_does_not() -> None:
 
 @pytest.fixture
 def lock(tiny_recipe: Callable[..., Recipe], registries: Registries) -> dict[str, Any]:
-    samples = read_split(tiny_recipe(), registries, "train")
-    cache, _ = fill_cache(tiny_recipe(), registries, samples, progress=False)
-    return make_lock(tiny_recipe("seed=4"), registries, samples, cache, left_out={"train": 1, "test": 0})
+    recipe = tiny_recipe("seed=4")
+    return make_lock(recipe, registries, prepare(recipe, registries, progress=False))
 
 
 def test_it_names_versions_plugins_weights_data_and_seed(lock: dict[str, Any]) -> None:
@@ -54,7 +62,8 @@ def test_it_names_versions_plugins_weights_data_and_seed(lock: dict[str, Any]) -
     assert set(lock["libraries"]) == set(LIBRARIES)
     assert lock["plugins"]["basics"].startswith("polyvex-basics ")
     assert lock["weights_sha256"] == {"patchify": None, "color-grid": None}
-    assert (lock["samples"], lock["images"]) == (36, 18)
+    assert (lock["samples"], lock["counts"], lock["images"]) == (48, {"train": 36, "test": 12}, 24)
+    assert lock["data_sha256"]["train"] != lock["data_sha256"]["test"]
 
 
 def test_it_is_plain_json(lock: dict[str, Any]) -> None:
@@ -62,14 +71,16 @@ def test_it_is_plain_json(lock: dict[str, Any]) -> None:
 
 
 def test_every_unreadable_image_is_in_it(
-    tiny_recipe: Callable[..., Recipe], registries: Registries, tmp_path: Path
+    tiny_recipe: Callable[..., Recipe], registries: Registries, tiny_data: Path, tmp_path: Path
 ) -> None:
     # Both kinds: no file, and a file that is no image.
-    (tmp_path / "broken.png").write_bytes(b"x")
-    samples = [
-        Sample(id=name, question="q", answer="a", images=(str(tmp_path / name),)) for name in ("none.png", "broken.png")
-    ]
-    cache, report = fill_cache(tiny_recipe("data.max_unreadable=1.0"), registries, samples, progress=False)
-    lock = make_lock(tiny_recipe(), registries, samples, cache, left_out={"train": 2, "test": 0})
-    assert lock["unreadable_images"] == sorted(report.unreadable)
-    assert lock["left_out"] == {"train": 2, "test": 0}
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_data, folder)
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    lost, damaged = sorted({line["image"] for line in lines})[:2]
+    (folder / lost).unlink()
+    (folder / damaged).write_bytes(b"x")
+    recipe = tiny_recipe("data.max_unreadable=1.0", data={"use": "jsonl", "folder": str(folder)})
+    lock = make_lock(recipe, registries, prepare(recipe, registries, progress=False))
+    assert lock["unreadable_images"] == [str(folder / lost), str(folder / damaged)]
+    assert lock["left_out"] == {"train": sum(line["image"] in (lost, damaged) for line in lines), "test": 0}

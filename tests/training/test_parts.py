@@ -186,6 +186,20 @@ def test_a_trained_part_that_did_not_change_is_an_error(model: nn.Module) -> Non
         check_hashes(before, hashes(model), stage="tune")
 
 
+def test_each_entry_of_trains_must_change(model: nn.Module) -> None:
+    trained = selected(model, ["lm.attention", "lm.ffn"])
+    freeze_all_but(model, trained)
+    before = hashes(model, trained)
+    assert {part: sorted(kinds) for part, kinds in before.items()} == {
+        **{part: ["frozen"] for part in ("encoders", "fusion", "lm", "positions")},
+        **{part: ["trained"] for part in ("lm.attention", "lm.ffn")},
+    }
+    with torch.no_grad():
+        model.lm.model.layers[1].self_attn.q_proj.weight[0] += 1
+    with pytest.raises(TrainingError, match=r"^stage tune: 'lm.ffn' was to train, but its weights are as before$"):
+        check_hashes(before, hashes(model, trained), stage="tune")
+
+
 def test_what_should_change_and_did_is_fine(model: nn.Module) -> None:
     freeze_all_but(model, selected(model, ["lm.moe"]))
     before = hashes(model)

@@ -93,7 +93,7 @@ def test_a_run_holds_recipe_lock_stages_evaluations_and_the_model(whole_run: Who
 
 def test_what_was_frozen_is_as_before_and_what_trained_is_not(whole_run: Whole) -> None:
     run, _ = whole_run
-    trained = {"0-align": {"fusion"}, "1-tune": {"fusion", "lm"}, "2-experts": {"lm"}}
+    trained = {"0-align": {"fusion"}, "1-tune": {"fusion", "lm"}, "2-experts": {"lm.moe"}}
     for name, parts in trained.items():
         before, after = record(run, name)["hashes_before"], record(run, name)["hashes_after"]
         assert {part for part, kinds in before.items() if "trained" in kinds} == parts
