@@ -9,12 +9,15 @@ import torch
 from PIL import Image
 
 from polyvex.encoders.images import open_image
-from polyvex.errors import RunError
+from polyvex.errors import DataError, RunError, WeightsError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.rundir import open_run
 
 if TYPE_CHECKING:
     from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
+
+UNLIMITED = 1 << 30
+"""Room of a language model that names no longest context."""
 
 Picture = str | Path | Image.Image
 
@@ -42,16 +45,30 @@ class Assistant:
         """Answer a question about an image, several images, or none; greedy, so always the same.
 
         Raises:
-            DataError: if an image cannot be read.
+            DataError: if an image cannot be read, the question is empty, or both are longer than the context.
         """
+        if not isinstance(question, str) or not question.strip():
+            raise DataError(f"the question is {question!r}, expected some text")
         pictures = [_picture(one) for one in _as_list(image)]
-        text = self.processor.prompt(question, images=len(pictures))
-        inputs = self.processor(pictures or None, text).to(self.model.device)
+        inputs = self.processor.question(question, pictures).to(self.model.device)
         model: Any = self.model
-        output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        room = self._room(inputs["input_ids"].shape[1], images=len(pictures))
+        output = model.generate(**inputs, max_new_tokens=min(max_new_tokens, room), do_sample=False)
         new = output[0, inputs["input_ids"].shape[1] :]
         text = self.processor.tokenizer.decode(new, skip_special_tokens=True).strip()
         return Answer(text=text, ids=new.tolist())
+
+    def _room(self, length: int, *, images: int) -> int:
+        """Tokens that the context has left for the answer."""
+        context = getattr(self.model.lm.config.get_text_config(), "max_position_embeddings", None)
+        if context is None:
+            return UNLIMITED
+        if length >= context:
+            raise DataError(
+                f"the question takes {length} tokens with its {images} images, the language model's context holds "
+                f"{context}. Ask a shorter one, or show fewer images"
+            )
+        return context - length
 
 
 def load(run: str | Path, *, registries: Registries | None = None) -> Assistant:
@@ -67,16 +84,21 @@ def load(run: str | Path, *, registries: Registries | None = None) -> Assistant:
     if not directory.finished:
         raise RunError(f"{run} is not finished. Go on with: polyvex train RECIPE --out {run}")
     registries = registries or load_registries()
-    model = PolyvexForConditionalGeneration.from_pretrained(directory.path, registries=registries)
-    processor = PolyvexProcessor.from_pretrained(directory.path, registries=registries)
+    try:
+        model = PolyvexForConditionalGeneration.from_pretrained(directory.path, registries=registries)
+        processor = PolyvexProcessor.from_pretrained(directory.path, registries=registries)
+    except (OSError, ValueError) as error:  # transformers' words for a file that is gone or broken
+        raise WeightsError(f"{run} cannot be loaded: {error}. Train it again, or bring the file back") from None
     return Assistant(model=model.eval(), processor=processor)
 
 
 def _as_list(image: Picture | Sequence[Picture] | None) -> list[Picture]:
     if image is None:
         return []
-    return [image] if isinstance(image, str | Path | Image.Image) else list(image)
+    return list(image) if isinstance(image, Sequence) and not isinstance(image, str) else [image]  # type: ignore[list-item]
 
 
 def _picture(image: Picture) -> Image.Image:
+    if not isinstance(image, str | Path | Image.Image):
+        raise DataError(f"an image is {type(image).__name__}, expected a path or a PIL image")
     return image if isinstance(image, Image.Image) else open_image(image)

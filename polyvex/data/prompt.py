@@ -34,32 +34,41 @@ class PromptEncoder:
         return self._join(text.split(IMAGE))
 
     def question(self, question: str, *, images: int = 1) -> list[int]:
-        """Token ids of a question in the template. ``<image>`` written inside the question stays text."""
+        """Token ids of a question in the template. ``<image>`` or ``</s>`` written in the question stays text."""
         before, _, after = self.template.partition("{image}")
-        first, last = (part.replace("{question}", question) for part in (before, after))
-        return self._join([first, *[""] * (images - 1), last] if images else [first + last])
+        parts = [before, *[""] * (images - 1), after] if images else [before + after]
+        return self._join(parts, question)
 
-    def _join(self, parts: list[str]) -> list[int]:
+    def _join(self, parts: list[str], question: str | None = None) -> list[int]:
         """Ids of text parts, with the placeholders of one image between each two."""
         begin = self.tokenizer.bos_token_id
         ids = [] if begin is None else [begin]
         for index, part in enumerate(parts):
             if index:
                 ids += [self.image_token_id] * self.visual_tokens
-            ids += self._plain(part)
+            ids += self._plain(part) if question is None else self._filled(part, question)
         return ids
+
+    def _filled(self, part: str, question: str) -> list[int]:
+        """A part of the template with the question in it. The template may have special tokens; people's text not."""
+        if not any(token in question for token in self.tokenizer.all_special_tokens):
+            return self._plain(part.replace("{question}", question))
+        before, mark, after = part.partition("{question}")
+        return self._plain(before) + (self._literal(question) if mark else []) + self._plain(after)
 
     def example(self, question: str, answer: str, *, images: int = 1) -> tuple[list[int], list[int]]:
         """Ids and labels of a training example; labels cover the answer and the end of the sequence, nothing else."""
         prompt = self.question(question, images=images)
-        reply = [*self._plain(answer), self.tokenizer.eos_token_id]
+        reply = [*self._literal(answer), self.tokenizer.eos_token_id]
         return prompt + reply, [IGNORED] * len(prompt) + reply
 
     def _plain(self, text: str) -> list[int]:
-        """Ids of text; ``<image>`` in it is text that somebody wrote, not a placeholder."""
+        """Ids of text of the template; ``<image>`` in it is text that somebody wrote, not a placeholder."""
         if not text:
             return []
         ids = self.tokenizer.encode(text, add_special_tokens=False)
-        if self.image_token_id in ids:
-            ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        return ids
+        return self._literal(text) if self.image_token_id in ids else ids
+
+    def _literal(self, text: str) -> list[int]:
+        """Ids of people's text, in which nothing is special."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True) if text else []

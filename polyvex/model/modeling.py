@@ -29,6 +29,9 @@ from polyvex.tokens import VisualLayout, VisualTokens
 
 PerEncoder = Mapping[str, Tensor]
 
+ATTENTION = ("sdpa", "eager")
+"""Attention implementations that are proven right with positions that repeat."""
+
 
 class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """Answers questions about images that several encoders look at.
@@ -53,6 +56,8 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ):
         super().__init__(config)
         self.lm: Any = lm if lm is not None else AutoModelForCausalLM.from_config(config.text_config)
+        # One object, or transformers would read an attention implementation here that the model does not use.
+        config.text_config = self.lm.config
         # The components are small next to the language model and may keep buffers or plain tensors that a meta
         # device would lose, so they are made for real even where transformers asks for empty ones.
         with torch.device("cpu"):
@@ -99,6 +104,7 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Raises:
             ContractError: if placeholders and visual tokens differ in number, or positions are missing.
         """
+        self._check_attention()
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         mask = (
             attention_mask
@@ -108,7 +114,9 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         valid = mask[:, past:].bool() if mask.ndim == 2 else torch.ones_like(input_ids, dtype=torch.bool)
         placeholders = input_ids == self.config.image_token_id
         text = self.lm.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
-        inputs = inputs_of(text, placeholders, valid, self.see(pixel_values, encoder_tokens), self.layout)
+        visual = self.see(pixel_values, encoder_tokens)
+        inputs = inputs_of(text, placeholders, valid, visual, self.layout)
+        embeds = inputs.embeds if visual is not None else inputs.embeds + self._nothing()
         if position_ids is None:
             if past:
                 raise ContractError(f"position_ids are needed with a cache of {past} tokens; generate() passes them")
@@ -116,7 +124,7 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         with record_routing(self.lm) as routings:
             # The mask is always passed on: without one, transformers reads repeated positions as packed sequences.
             outputs = self.lm(
-                inputs_embeds=inputs.embeds,
+                inputs_embeds=embeds,
                 attention_mask=mask,
                 position_ids=position_ids,
                 past_key_values=past_key_values,
@@ -134,6 +142,26 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
             aux = auxiliary_losses(routings, valid)
             self._add_losses(result, labels, aux, num_items_in_batch)
         return result
+
+    def _check_attention(self) -> None:
+        """Refuse what would read shared positions as packed sequences, however it was switched on."""
+        if (got := self.lm.config._attn_implementation) not in ATTENTION:
+            raise ContractError(
+                f"the language model's attention is '{got}', which cuts attention where positions repeat. Use one of "
+                f"{', '.join(ATTENTION)}: from_pretrained(..., attn_implementation='sdpa')"
+            )
+
+    def _nothing(self) -> Tensor | float:
+        """Zero, through the connector's trained weights: in a batch without images they get gradients too (of zero).
+
+        Otherwise a stage that trains the connector alone would have nothing to go backward through, and processes
+        that train together would fall out of step.
+        """
+        connector = [*self.fusion.parameters(), *self.positions.parameters()]
+        trained = [parameter for parameter in connector if parameter.requires_grad]
+        if not (self.training and trained and torch.is_grad_enabled()):
+            return 0.0
+        return 0.0 * torch.stack([parameter.sum() for parameter in trained]).sum()
 
     def _add_losses(
         self, result: PolyvexOutput, labels: Tensor, aux: dict[str, Tensor], num_items: Tensor | int | None
@@ -153,7 +181,13 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         result.loss = answer + sum((weights.get(name, 0.0) * share * value for name, value in aux.items()), 0.0)
 
     def see(self, pixel_values: PerEncoder | None, encoder_tokens: PerEncoder | None) -> VisualTokens | None:
-        """Encode, fuse, and add what the position scheme keeps in embeddings. None without images."""
+        """Encode, fuse, and add what the position scheme keeps in embeddings. None without images.
+
+        Raises:
+            ContractError: if both pixels and tokens are given, or not those of the model's encoders.
+        """
+        if encoder_tokens is not None and pixel_values is not None:
+            raise ContractError("got both pixel_values and encoder_tokens; pass one of them, they say the same")
         if encoder_tokens is not None:
             parts = self._given(encoder_tokens)
         elif pixel_values is not None:
@@ -212,6 +246,18 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         super().train(mode)
         self.encoders.eval()
         return self
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """As in transformers.
+
+        Raises:
+            ContractError: for ``use_reentrant``, which would cut the gradient of the auxiliary losses.
+        """
+        if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+            raise ContractError("use_reentrant = True cuts the auxiliary losses' gradient; leave it out, or say False")
+        super().gradient_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embeddings."""

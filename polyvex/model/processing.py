@@ -84,6 +84,14 @@ class PolyvexProcessor(ProcessorMixin):
         """Put a question in the recipe's template; the result has one ``<image>`` per image."""
         return self.prompts.text(question, images=images)
 
+    def question(self, question: str, images: Sequence[Image] = ()) -> BatchFeature:
+        """Prepare one question about some images, or none; its text is taken as it is, even with ``<image>`` in it."""
+        ids = self.prompts.question(question, images=len(images))
+        data: dict[str, Any] = pad_left([ids], self.tokenizer.pad_token_id)
+        if images:
+            data["pixel_values"] = self.pixels(images)
+        return Inputs(data)
+
     def __call__(  # type: ignore[override]
         self, images: Any = None, text: str | Sequence[str] = "", return_tensors: str | None = "pt", **kwargs: Any
     ) -> BatchFeature:
@@ -111,7 +119,8 @@ class PolyvexProcessor(ProcessorMixin):
         marks = sum(one.count(IMAGE) for one in texts)
         if marks != len(pictures):
             raise ContractError(
-                f"got {len(pictures)} images for {marks} '{IMAGE}' marks. Use processor.prompt(question)"
+                f"got {len(pictures)} images for {marks} '{IMAGE}' marks. Make each text with "
+                f"processor.prompt(question, images=n), or use processor.question(question, images)"
             )
         ids = [self.prompts.ids(one) for one in texts]
         data: dict[str, Any] = pad_left(ids, self.tokenizer.pad_token_id)

@@ -85,7 +85,10 @@ def test_images_and_marks_must_agree(images: int, marks: int, shared_built: Make
     processor = shared_built().processor
     with pytest.raises(ContractError) as caught:
         processor([picture()] * images, processor.prompt("what?", images=marks))
-    assert str(caught.value) == (f"got {images} images for {marks} '<image>' marks. Use processor.prompt(question)")
+    assert str(caught.value) == (
+        f"got {images} images for {marks} '<image>' marks. Make each text with processor.prompt(question, images=n), "
+        "or use processor.question(question, images)"
+    )
 
 
 @pytest.mark.parametrize("options", [{"return_tensors": "np"}, {"return_tensors": None}, {"padding": False}])
