@@ -6,6 +6,9 @@ from polyvex.errors import PolyvexError
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
 
 def main() -> None:
     """Run the command line and leave with its exit code: 0 done, 1 failed, 2 wrong input."""
@@ -21,17 +24,14 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        return app(arguments, prog_name="polyvex", standalone_mode=False) or DONE
-    except (KeyboardInterrupt, typer.Abort):
-        if debug:
-            raise
-        print("\nstopped; what was finished is kept. The same command goes on from there", file=sys.stderr)
-        return FAILED
+        code = app(arguments, prog_name="polyvex", standalone_mode=False) or DONE
     except PolyvexError as error:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
     except Exception as error:
         # Wrong usage: typer carries a click of its own, whose exceptions have no public name.
         if show := getattr(error, "show", None):
@@ -39,5 +39,14 @@ def run(arguments: list[str]) -> int:
             return WRONG_INPUT
         if debug:
             raise
+        if isinstance(error, OSError) and error.filename is not None:  # a path that somebody gave
+            print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+            return WRONG_INPUT
         print(f"failed: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
         return FAILED
+    return _interrupted() if code == INTERRUPTED else code
+
+
+def _interrupted() -> int:
+    print("\nstopped. What was finished is kept", file=sys.stderr)
+    return FAILED

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from polyvex.cli.options import AsJson, CacheFolder, Changes, Quiet, RecipeFile
-from polyvex.cli.output import print_json, print_table
+from polyvex.cli.output import installed, print_json, print_table
 
 
 def ablate(
@@ -25,13 +25,12 @@ def ablate(
     """Train and evaluate a grid of recipes from the cache, and compare them question by question."""
     from polyvex.ablation.axes import parse_axis
     from polyvex.ablation.runner import ablate as run_cells
-    from polyvex.hooks.manager import load_registries
     from polyvex.recipe import read_recipe
     from polyvex.training.quiet import quiet_libraries
     from polyvex.training.stages import Stopped
 
     quiet_libraries()
-    registries = load_registries()
+    registries = installed()
     checked = read_recipe(recipe, overrides=changes or (), registries=registries)
     axes = dict(parse_axis(text) for text in axis or [])
     say = (lambda _: None) if as_json else typer.echo

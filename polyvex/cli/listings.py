@@ -5,7 +5,7 @@ from typing import Any
 import typer
 
 from polyvex.cli.options import AsJson
-from polyvex.cli.output import print_json, print_table
+from polyvex.cli.output import installed, print_json, print_table
 
 
 def list_plugins(as_json: AsJson = False) -> None:
@@ -14,7 +14,14 @@ def list_plugins(as_json: AsJson = False) -> None:
     from polyvex.hooks.manager import load_registries
 
     rows = plugin_rows(load_registries())
-    print_json(rows) if as_json else print_table([{**row, "hooks": ", ".join(row["hooks"])} for row in rows])
+    if as_json:
+        print_json(rows)
+        return
+    reasons = [row.pop("reason") for row in rows]
+    print_table([{**row, "hooks": ", ".join(row["hooks"])} for row in rows])
+    for row, reason in zip(rows, reasons, strict=True):
+        if reason:
+            typer.echo(f"{row['state'].upper()} {row['name']}: {reason}")
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -73,10 +80,8 @@ def metrics(as_json: AsJson = False) -> None:
 
 def _components(field: str, as_json: bool, rows_of: Any = None) -> None:
     from polyvex.catalog import component_rows
-    from polyvex.hooks.manager import load_registries
 
-    registries = load_registries()
-    registry = getattr(registries, field)
+    registry = getattr(installed(), field)
     rows = (rows_of or component_rows)(registry)
     if as_json:
         print_json(rows)
@@ -90,5 +95,3 @@ def _components(field: str, as_json: bool, rows_of: Any = None) -> None:
             typer.echo(f"    {option['name']} = {option['default']}   {option['description']}")
     if not rows:
         typer.echo(f"no {registry.kind} is installed")
-    for status in registries.broken():
-        typer.echo(f"BROKEN plugin {status.plugin}: {status.reason}", err=True)

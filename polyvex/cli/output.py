@@ -4,9 +4,23 @@ import json
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from polyvex.hooks.manager import Registries
+
+
+def installed() -> "Registries":
+    """The installed plugins; those that could not be loaded are told on stderr, once per command."""
+    from polyvex.hooks.manager import load_registries
+
+    registries = load_registries()
+    for status in registries.plugins:
+        if status.state in ("broken", "unknown"):
+            typer.echo(f"{status.state.upper()} plugin {status.plugin}: {status.reason}", err=True)
+    return registries
 
 
 def print_json(value: Any) -> None:

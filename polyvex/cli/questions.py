@@ -1,10 +1,14 @@
 """Compose a recipe by asking, one choice at a time."""
 
+import re
+from pathlib import Path
+
 import typer
 
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import Registry
 from polyvex.recipe.compose import MOE_CHOICES, Choices
+from polyvex.recipe.schema import NAME
 
 
 def ask_choices(registries: Registries) -> Choices:
@@ -16,8 +20,25 @@ def ask_choices(registries: Registries) -> Choices:
         lm=_one("language model", registries.language_models, "small-llama", free="or a directory or hub name"),
         moe=_word("experts in which layers", MOE_CHOICES, "sparse"),
         data=_one("data set", registries.datasets, _first(registries.datasets), free="or a folder of .jsonl files"),
-        name=typer.prompt("name of the recipe", default="my-recipe"),
+        name=_name(),
     )
+
+
+def ask_file(name: str) -> Path:
+    """Where to write the recipe; a file that is there is not overwritten."""
+    while True:
+        path = Path(typer.prompt("file to write", default=f"{name}.toml"))
+        if not path.exists():
+            return path
+        typer.echo(f"{path} exists; choose another file")
+
+
+def _name() -> str:
+    while True:
+        given = typer.prompt("name of the recipe", default="my-recipe")
+        if re.fullmatch(NAME, given):
+            return given
+        typer.echo("a name has small letters, digits, dots, dashes and underscores, and begins with a letter or digit")
 
 
 def _encoders(registries: Registries) -> list[str]:

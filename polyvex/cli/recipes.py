@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from polyvex.cli.options import AsJson, CacheFolder, Changes, RecipeFile
-from polyvex.cli.output import print_json
+from polyvex.cli.output import installed, print_json
 
 
 def compose(
@@ -26,23 +26,24 @@ def compose(
 ) -> None:
     """Write a complete, commented recipe; asks step by step on a terminal when called without options."""
     from polyvex.errors import RecipeError
-    from polyvex.hooks.manager import load_registries
     from polyvex.recipe.compose import Choices, compose_recipe
 
     if output is not None and output.exists() and not force:
         raise RecipeError([f"{output} exists; choose another file, or overwrite it with --force"], source="compose")
-    registries = load_registries()
+    registries = installed()
     choices = Choices(encoders=encoder or [], fusion=fusion, positions=positions, lm=lm, moe=moe, data=data, name=name)
     if choices == Choices() and not changes:
         if not sys.stdin.isatty():
             raise RecipeError(["no --encoder given. Names: polyvex encoders"], source="compose")
-        from polyvex.cli.questions import ask_choices
+        from polyvex.cli.questions import ask_choices, ask_file
 
         choices = ask_choices(registries)
-    text = compose_recipe(choices, registries, overrides=changes or ())
+        output = output or ask_file(choices.name)
+    text = compose_recipe(choices, registries, overrides=changes or (), file=output)
     if output is None:
         typer.echo(text, nl=False)
         return
+    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
     typer.echo(f"wrote {output}. What it costs: polyvex plan {output}")
 
@@ -52,25 +53,23 @@ def show(recipe: RecipeFile, changes: Changes = None, as_json: AsJson = False) -
     from polyvex.recipe import read_recipe
     from polyvex.rundir import dump_recipe
 
-    checked = read_recipe(recipe, overrides=changes or ())
+    checked = read_recipe(recipe, overrides=changes or (), registries=installed())
     print_json(checked.dump()) if as_json else typer.echo(dump_recipe(checked), nl=False)
 
 
 def schema() -> None:
     """Print the JSON schema of recipes, for editors; it covers the plugins that are installed now."""
-    from polyvex.hooks.manager import load_registries
     from polyvex.recipe.model import json_schema
 
-    print_json(json_schema(load_registries()))
+    print_json(json_schema(installed()))
 
 
 def plan(recipe: RecipeFile, changes: Changes = None, folder: CacheFolder = None, as_json: AsJson = False) -> None:
     """Tell tokens, positions, parameters, memory, FLOPs, disk, licences and problems, before anything is loaded."""
-    from polyvex.hooks.manager import load_registries
     from polyvex.plan import make_plan
     from polyvex.recipe import read_recipe
 
-    registries = load_registries()
+    registries = installed()
     found = make_plan(read_recipe(recipe, overrides=changes or (), registries=registries), registries, cache=folder)
     print_json(found.as_dict()) if as_json else typer.echo(str(found))
     if found.problems:

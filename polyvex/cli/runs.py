@@ -1,21 +1,21 @@
 """``polyvex cache``, ``train``, ``eval``, ``ask``: from a recipe to answers."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from polyvex.cli.options import AsJson, CacheFolder, Changes, Quiet, RecipeFile, RunFolder
-from polyvex.cli.output import print_json
+from polyvex.cli.output import installed, print_json
 
 
 def cache(recipe: RecipeFile, changes: Changes = None, folder: CacheFolder = None, quiet: Quiet = False) -> None:
     """Encode every image of a recipe once, ahead of training; what is there already is kept."""
-    from polyvex.hooks.manager import load_registries
     from polyvex.recipe import read_recipe
     from polyvex.training.prepare import prepare
 
-    registries = load_registries()
+    registries = installed()
     checked = read_recipe(recipe, overrides=changes or (), registries=registries)
     typer.echo(str(prepare(checked, registries, folder=folder, progress=not quiet).report))
 
@@ -28,14 +28,13 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train all stages of a recipe, or go on where an earlier call stopped."""
-    from polyvex.hooks.manager import load_registries
     from polyvex.recipe import read_recipe
     from polyvex.training.quiet import quiet_libraries
     from polyvex.training.stages import Stopped
     from polyvex.training.stages import train as run_stages
 
     quiet_libraries()
-    registries = load_registries()
+    registries = installed()
     checked = read_recipe(recipe, overrides=changes or (), registries=registries)
     try:
         run_stages(checked, out, registries=registries, cache=folder, say=typer.echo, progress=not quiet)
@@ -57,14 +56,20 @@ def evaluate(
     from polyvex.training.quiet import quiet_libraries
 
     quiet_libraries()
-    result = evaluate_run(run, split=split, limit=limit, cache=folder, progress=not quiet)
+    say = partial(typer.echo, err=True)
+    registries = installed()
+    result = evaluate_run(
+        run, split=split, limit=limit, cache=folder, registries=registries, say=say, progress=not quiet
+    )
     print_json(result.summary()) if as_json else typer.echo(describe(result))
 
 
 def ask(
     run: RunFolder,
     image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
-    question: Annotated[str, typer.Argument(help="A question about it.", show_default=False)],
+    question: Annotated[
+        str, typer.Argument(help="A question about it; after -- if it begins with a dash.", show_default=False)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Ask a finished run one question about one image."""
@@ -72,5 +77,5 @@ def ask(
     from polyvex.training.quiet import quiet_libraries
 
     quiet_libraries()
-    answer = load(run).ask(image, question)
+    answer = load(run, registries=installed()).ask(image, question)
     print_json({"image": image, "question": question, "answer": answer.text}) if as_json else typer.echo(answer.text)

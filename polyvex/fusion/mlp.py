@@ -95,7 +95,7 @@ def _join(shape: TokenShape, m: int, index: int, dim: int) -> TokenShape:
         fits = [number for number in range(1, width + 1) if width % number == 0]
         what = "columns" if shape.grid else "tokens"
         raise ValueError(
-            f"patches_per_token is {m} for encoder #{index}, whose {width} {what} it does not divide. "
+            f"patches_per_token is {m} for encoder #{index + 1}, whose {width} {what} it does not divide. "
             f"Use one of {', '.join(map(str, fits))}"
         )
     grid = Grid(rows=shape.grid.rows, cols=width // m) if shape.grid else None

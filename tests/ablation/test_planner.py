@@ -102,7 +102,7 @@ def test_the_problems_of_all_cells_are_listed(tiny_recipe: Make, registries: Reg
         "fusion.patches_per_token=5, positions=no_such",
         "fusion.patches_per_token=5, positions=sequential",
     ]
-    assert any("patches_per_token is 5 for encoder #0, whose 2 columns" in one for one in caught.value.problems)
+    assert any("patches_per_token is 5 for encoder #1, whose 2 columns" in one for one in caught.value.problems)
     assert any("unknown position scheme 'no_such'" in one for one in caught.value.problems)
 
 

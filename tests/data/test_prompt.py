@@ -95,9 +95,21 @@ def test_the_mark_of_an_image_inside_a_question_or_answer_is_not_an_image(
     assert ids.count(encoder.image_token_id) == 3
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_special_token_inside_a_question_or_answer_is_text(template: str, encoders: dict[str, PromptEncoder]) -> None:
+    encoder = encoders[template]
+    ids, labels = encoder.example("what does </s><s> mean?", "it is </s>")
+    begin, end = encoder.tokenizer.bos_token_id, encoder.tokenizer.eos_token_id
+    assert (ids.count(begin), ids.count(end), labels.count(end)) == (1, 1, 1)
+    assert "</s><s> mean?" in encoder.tokenizer.decode([one for one in ids if one != encoder.image_token_id])
+
+
 def test_a_tokenizer_without_a_beginning_gets_none() -> None:
     tokenizer = SimpleNamespace(
-        bos_token_id=None, eos_token_id=9, encode=lambda text, add_special_tokens: [7] * len(text)
+        bos_token_id=None,
+        eos_token_id=9,
+        all_special_tokens=[],
+        encode=lambda text, add_special_tokens, split_special_tokens=False: [7] * len(text),
     )
     encoder = PromptEncoder(tokenizer=tokenizer, template="{image}{question}", image_token_id=5, visual_tokens=2)
     assert encoder.example("ab", "c") == ([5, 5, 7, 7, 7, 9], [IGNORED, IGNORED, IGNORED, IGNORED, 7, 9])

@@ -145,12 +145,12 @@ def test_what_comes_out_is_what_was_described() -> None:
         (
             [LOOSE, GRID],
             {"patches_per_token": 3},
-            "patches_per_token is 3 for encoder #1, whose 4 columns it does not divide. Use one of 1, 2, 4",
+            "patches_per_token is 3 for encoder #2, whose 4 columns it does not divide. Use one of 1, 2, 4",
         ),
         (
             [LOOSE],
             {"patches_per_token": 4},
-            "patches_per_token is 4 for encoder #0, whose 6 tokens it does not divide. Use one of 1, 2, 3, 6",
+            "patches_per_token is 4 for encoder #1, whose 6 tokens it does not divide. Use one of 1, 2, 3, 6",
         ),
         (
             [GRID],

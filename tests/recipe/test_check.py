@@ -22,7 +22,7 @@ PARTS = "connector, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, lm.head"
         ),
         (
             ["fusion.patches_per_token=3"],
-            "[fusion]: patches_per_token is 3 for encoder #0, whose 2 columns it does not divide. Use one of 1, 2",
+            "[fusion]: patches_per_token is 3 for encoder #1, whose 2 columns it does not divide. Use one of 1, 2",
         ),
         (
             ["fusion.patches_per_token=[1]"],
