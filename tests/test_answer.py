@@ -1,6 +1,7 @@
 """Asking a finished run."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from PIL import Image
 
 from polyvex.answer import Assistant, load
 from polyvex.assemble import build
-from polyvex.errors import DataError, RunError
+from polyvex.errors import DataError, RunError, WeightsError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
 from polyvex.rundir import RunDirectory
@@ -89,3 +90,38 @@ def test_a_run_can_be_asked_through_transformers_alone(finished: Path, assistant
     output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
     new = output[0, inputs["input_ids"].shape[1] :].tolist()
     assert new == assistant.ask(path, "what?", max_new_tokens=4).ids
+
+
+def test_the_mark_of_an_image_in_a_question_is_text(assistant: Assistant, tiny_data: Path) -> None:
+    path = next(tiny_data.glob("*.png"))
+    assert assistant.ask(path, "where is the <image> square? </s>", max_new_tokens=2).ids
+
+
+@pytest.mark.parametrize("question", ["", "  \n", None, 3])
+def test_no_question_is_told(question: Any, assistant: Assistant) -> None:
+    with pytest.raises(DataError, match="expected some text"):
+        assistant.ask(None, question)
+
+
+def test_something_else_than_an_image_is_told(assistant: Assistant) -> None:
+    bad: Any = 3
+    with pytest.raises(DataError, match="an image is int, expected a path or a PIL image"):
+        assistant.ask(bad, "what?")
+
+
+def test_an_answer_ends_where_the_context_ends(assistant: Assistant) -> None:
+    question = "why? " * 20
+    length = assistant.processor.question(question)["input_ids"].shape[1]
+    assert len(assistant.ask(None, question, max_new_tokens=500).ids) <= 128 - length
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_run_with_a_broken_file_is_told(file: str, finished: Path, registries: Registries, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    (folder / file).unlink() if file == "model.safetensors" else (folder / file).write_text("{", encoding="utf-8")
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        load(folder, registries=registries)
+
+
+def test_a_recipe_file_can_be_built(tiny_recipe_file: Path, registries: Registries) -> None:
+    assert list(build(tiny_recipe_file, registries=registries).weights) == ["patchify", "color-grid"]

@@ -1,6 +1,7 @@
 """Where the cache is, and what makes two tokens interchangeable."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_precision_tells_tokens_apart(folders: Folders) -> None:
     assert folders()["patchify"] != folders("cache.dtype=float16")["patchify"]
 
 
-@pytest.mark.parametrize("library", ["torch", "pillow"])
+@pytest.mark.parametrize("library", ["torch", "pillow", "einops"])
 def test_library_versions_tell_tokens_apart(library: str, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     before = folders()
     real = place.version
@@ -115,3 +116,23 @@ def test_everything_that_decided_is_written_down(tiny_recipe: Callable[..., Reci
         or about["libraries"]["torch"] == torch.__version__
     )
     assert about["plugin"].startswith("polyvex-basics ")
+
+
+def test_what_a_plugin_requires_tells_tokens_apart(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = folders()
+    monkeypatch.setattr(place, "requires", lambda name: ["polyvex", "timm>=1.0; python_version > '3'", "no-such-thing"])
+    assert set(place._libraries("polyvex-basics")) == {"torch", "pillow", "timm"}
+    assert folders()["patchify"] != before["patchify"]
+
+
+def test_the_plugins_version_and_the_format_tell_tokens_apart(
+    folders: Folders, tiny_recipe: Callable[..., Recipe], registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = folders()["patchify"]
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "FORMAT", 0)
+        assert folders()["patchify"] != before
+    entry = registries.encoders.entry("patchify")
+    newer = replace(entry, plugin=replace(entry.plugin, version="99"))
+    monkeypatch.setitem(registries.encoders.entries, "patchify", newer)
+    assert folders()["patchify"] != before

@@ -54,6 +54,7 @@ def test_positions_have_one_line_each(capsys: Capture) -> None:
         (["train"], "Missing argument"),
         (["compose", "--encoder", "dinov2s"], "unknown encoder 'dinov2s'. Did you mean 'dinov2-s'?"),
         (["compose"], "no --encoder given"),
+        (["compose", "--encoder", "patchify", "--lm", "smal-llama"], "unknown language model 'smal-llama'. Did you"),
         (["nonsense"], "No such command"),
     ],
 )
@@ -131,3 +132,64 @@ def test_help_imports_neither_torch_nor_transformers() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "compose" in done.stdout
+
+
+def test_compose_makes_the_folder_and_names_the_file(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "new" / "x.toml"
+    assert run(["compose", "--encoder", "patchify", "-o", str(file)]) == 0
+    assert f"polyvex plan {file}" in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "{recipe}", "--out", "{recipe}"], ["cache", "{recipe}", "--cache", "{recipe}"]]
+)
+def test_a_file_where_a_folder_is_wanted_is_wrong_input(
+    arguments: list[str], tiny_recipe_file: Path, capsys: Capture
+) -> None:
+    assert run([word.format(recipe=tiny_recipe_file) for word in arguments]) == 2
+    said = capsys.readouterr().err
+    assert str(tiny_recipe_file) in said
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_is_told_and_leaves_with_1(
+    tiny_recipe_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    from polyvex.cache import encode
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(encode, "load_encoder", interrupt)
+    assert run(["cache", str(tiny_recipe_file), "--quiet"]) == 1
+    assert "stopped. What was finished is kept" in capsys.readouterr().err
+
+
+def test_broken_plugins_are_told_by_every_command_beside_its_output(
+    tiny_recipe_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("POLYVEX_DISABLE_PLUGINS", "basic")
+    assert run(["show", str(tiny_recipe_file), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["name"] == "tiny"
+    assert "UNKNOWN plugin basic" in captured.err
+    assert "Did you mean 'basics'?" in captured.err
+
+
+def test_compose_asks_step_by_step(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    answers = iter(
+        [
+            *("patchfy", "patchify color-grid"),  # the first is no encoder, so it asks again
+            *("", "share_row", "", "sparse", str(tiny_data)),
+            *("My Recipe", "mine"),  # the first is no name
+            str(tmp_path / "mine.toml"),
+        ]
+    )
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.prompt", lambda text, default="": next(answers) or default)
+    assert run(["compose"]) == 0
+    assert "unknown: patchfy" in capsys.readouterr().out
+    assert run(["plan", str(tmp_path / "mine.toml")]) == 0
+    assert 'use = "share_row"' in (tmp_path / "mine.toml").read_text(encoding="utf-8")

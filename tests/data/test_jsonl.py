@@ -99,3 +99,13 @@ def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_bytes('{"question": "où?", "answer": "là"}'.encode("latin-1"))
     with pytest.raises(DataError, match=r"train\.jsonl"):
         dataset.samples("train")
+
+
+def test_all_bad_lines_are_told_at_once_up_to_five(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        write(tmp_path, *["{"] * 4, {"question": "q"}, {"answer": "a"}, "3", {"question": "q", "answer": "a"}).samples(
+            "train"
+        )
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0].rsplit(":", 1)[1] for line in lines[:5]] == ["1", "2", "3", "4", "5"]
+    assert lines[5] == "… and 2 more lines"

@@ -1,5 +1,6 @@
 """Whole runs of the tiny recipe: about a second each."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,10 @@ def whole_run(
     cache, out = tmp_path_factory.mktemp("whole_cache"), tmp_path_factory.mktemp("whole") / "run"
     run = train(tiny_recipe(), out, registries=registries, cache=cache, say=said.append, progress=False)
     return run, said
+
+
+@pytest.fixture
+def own_data(tiny_data: Path, tmp_path: Path) -> dict[str, Any]:
+    """The data table of a copy that a test may change."""
+    shutil.copytree(tiny_data, tmp_path / "data")
+    return {"use": "jsonl", "folder": str(tmp_path / "data")}

@@ -188,3 +188,47 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
 
     with ThreadPoolExecutor() as pool:
         assert pool.submit(inside).result() is False
+
+
+def test_the_last_small_group_of_an_epoch_counts_as_one_step(run: Run, one_stage: Stage, tiny_data: Path) -> None:
+    # 5 samples in groups of 4 passes of one: the second step has a single pass, and the mean is over two steps.
+    data = {"use": "jsonl", "folder": str(tiny_data), "train_limit": 5}
+    stage = one_stage(batch_size=4, accumulate=4, steps=4)
+    lines = metrics_of(run(**stage, data=data, training={"log_every": 2}))
+    assert len(lines) == 2
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["answer_loss"], rel=1e-5)
+
+
+def test_weight_decay_reaches_the_optimizer(run: Run, one_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    plain = StageTrainer.create_optimizer
+
+    def spy(self: StageTrainer, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer = plain(self, *args, **kwargs)
+        seen.extend(group["weight_decay"] for group in optimizer.param_groups)
+        return optimizer
+
+    monkeypatch.setattr(StageTrainer, "create_optimizer", spy)
+    run(**one_stage(weight_decay=0.25, steps=1))
+    assert set(seen) == {0.25}
+
+
+def test_with_several_processes_the_loss_is_scaled_as_transformers_scales_it(
+    run: Run, one_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Items are counted over all processes and gradients averaged over them: each must count for its number.
+    plain, seen = StageTrainer.compute_loss, []
+
+    def spy(self: StageTrainer, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        losses = []
+        for count in (1, 2):
+            monkeypatch.setattr(type(self.accelerator), "num_processes", count)
+            losses.append(plain(self, model, inputs, *args, **kwargs))
+        monkeypatch.setattr(type(self.accelerator), "num_processes", 1)
+        seen.append((losses[1] / losses[0]).item())
+        return losses[0]
+
+    monkeypatch.setattr(StageTrainer, "compute_loss", spy)
+    run(**one_stage(steps=1))
+    assert seen == pytest.approx([2.0])
