@@ -59,7 +59,10 @@ def splice(
             f"each, expected {images * tokens}. Was the prompt made by another recipe?"
         )
     if dim != text.shape[-1]:
-        raise ContractError(f"visual tokens are {dim} wide, the language model's embeddings {text.shape[-1]}")
+        raise ContractError(
+            f"visual tokens are {dim} wide, the language model's embeddings {text.shape[-1]}. Was the "
+            f"fusion built for it?"
+        )
     values = visual.values.reshape(-1, dim).to(text.dtype)
     return text.masked_scatter(placeholders[..., None], values)
 

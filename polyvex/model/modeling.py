@@ -280,8 +280,13 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Positions of the whole prompt by the scheme; generate() then goes on from the last one."""
         mask = model_kwargs.get("attention_mask")
         valid = mask.bool() if mask is not None else torch.ones_like(inputs_tensor, dtype=torch.bool)
-        layout = lay_out(inputs_tensor == self.config.image_token_id, valid, self.layout)
-        return self.positions.assign(layout).ids
+        positions = self.positions.assign(lay_out(inputs_tensor == self.config.image_token_id, valid, self.layout))
+        if (positions.ids[:, -1] + 1 != positions.next_id).any():
+            raise ContractError(
+                f"{type(self.positions).__name__} lets decoding go on at {positions.next_id.tolist()}, but generate() "
+                f"goes on behind the last positions, {positions.ids[:, -1].tolist()}. Make next_id the one after"
+            )
+        return positions.ids
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Tensor, **kwargs: Any
@@ -324,10 +329,13 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         try:
             model, report = parent.from_pretrained(path, *args, output_loading_info=True, **kwargs)
         except SafetensorError as error:
-            raise WeightsError(f"the weights in {path} are damaged: {error}") from None
+            raise WeightsError(f"the weights in {path} are damaged: {error}. Store or fetch them again") from None
         found = {word: sorted(map(_key, report[f"{word}_keys"])) for word in ("missing", "unexpected", "mismatched")}
         if bad := [f"{word}: {', '.join(keys[:5])}" for word, keys in found.items() if keys]:
-            raise WeightsError(f"{path} does not hold this model's weights; {'; '.join(bad)}")
+            raise WeightsError(
+                f"{path} does not hold this model's weights; {'; '.join(bad)}. Load the checkpoint that "
+                f"belongs to this config.json"
+            )
         return (model, report) if wants_report else model
 
 

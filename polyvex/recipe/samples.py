@@ -21,7 +21,7 @@ def read_split(recipe: Recipe, registries: Registries, split: str) -> Sequence[S
     """
     samples = open_dataset(recipe, registries).samples(split)
     if not samples:
-        raise DataError(f"the split '{split}' of {recipe.data.use} has no samples")
+        raise DataError(f"the split '{split}' of {recipe.data.use} has no samples; fill it, or name another split")
     limit = recipe.data.train_limit if split == recipe.data.train_split else 0
     return samples[:limit] if limit else samples
 

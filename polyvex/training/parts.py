@@ -45,10 +45,17 @@ def selected(model: nn.Module, trains: Sequence[str]) -> dict[str, list[str]]:
                 found[entry].append(name)
                 break
     if empty := [entry for entry, names in found.items() if not names]:
-        raise RecipeError([f"trains: '{entry}' selects no parameter of this model" for entry in empty])
+        raise RecipeError([f"trains: '{entry}' selects no parameter of this model; {_ways(model)}" for entry in empty])
     if any(name.startswith("encoders.") for names in found.values() for name in names):
-        raise RecipeError(["trains: a pattern selects weights of an encoder, but encoders are frozen"])
+        raise RecipeError(
+            ["trains: a pattern selects weights of an encoder, but encoders are frozen. Narrow it: fusion.*, lm.*"]
+        )
     return found
+
+
+def _ways(model: nn.Module) -> str:
+    parts = sorted({part_of(name, expert_layers(model)) for name, _ in model.named_parameters()} - {"encoders"})
+    return f"it has {', '.join(parts)}, and names such as {next(name for name, _ in model.named_parameters())}"
 
 
 def freeze_all_but(model: nn.Module, trained: dict[str, list[str]]) -> None:
@@ -99,6 +106,10 @@ def check_hashes(before: dict[str, dict[str, str]], after: dict[str, dict[str, s
         for kind, digest in kinds.items():
             same = after.get(part, {}).get(kind) == digest
             if kind == "frozen" and not same:
-                raise TrainingError(f"stage {stage}: frozen weights of '{part}' changed while it trained")
+                raise TrainingError(
+                    f"stage {stage}: frozen weights of '{part}' changed while it trained. A plugin may write to them"
+                )
             if kind == "trained" and same:
-                raise TrainingError(f"stage {stage}: '{part}' was to train, but its weights are as before")
+                raise TrainingError(
+                    f"stage {stage}: '{part}' was to train, but its weights are as before. Is lr too small?"
+                )

@@ -23,7 +23,9 @@ def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
     """
     recipe = session.recipe
     if recipe.moe is None:
-        raise TrainingError(f"a stage upcycles, but the recipe {recipe.name} has no [moe]")
+        raise TrainingError(
+            f"a stage upcycles, but the recipe {recipe.name} has no [moe]. Add one, or take upcycle out"
+        )
     router = recipe.moe.router
     kind = session.registries.routers[router.use]
     probe = to_device(_probe(session, context=model.lm.config.max_position_embeddings), model.device)
@@ -36,7 +38,10 @@ def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
     model.config.moe = recipe.moe.model_dump()
     session.say(f"upcycled {', '.join(layers)} into {recipe.moe.num_experts} experts; logits moved by {gap:.1e}")
     if kind.weights_sum_to_one(router) and gap > TOLERANCE:
-        raise TrainingError(f"upcycling changed the logits by {gap:.2e}; copies of one FFN must not")
+        raise TrainingError(
+            f"upcycling changed the logits by {gap:.2e}; copies of one FFN must not. Is the "
+            f"router's weights_sum_to_one true?"
+        )
 
 
 def _probe(session: Session, *, context: int) -> dict[str, Any]:

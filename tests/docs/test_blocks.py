@@ -2,7 +2,7 @@
 
 A page runs from top to bottom in one empty folder, its Python blocks in one namespace, as a reader would do it. In
 what a command prints, numbers, digests and spaces may differ from the page; a line ``…`` stands for any lines, and
-``…`` inside a line for any text. Console blocks of the README run only below a line ``<!-- run -->``.
+``…`` inside a line for any text.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from polyvex.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^(?P<before><!-- run -->\n)?```(?P<kind>[a-z]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```(?P<kind>[a-z]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 
 NOT_RUN = {
     "make ": "each target takes minutes, and `make test` would run this test",
@@ -66,7 +66,6 @@ class Block:
     line: int
     kind: str
     text: str
-    marked: bool
 
     @property
     def place(self) -> str:
@@ -76,7 +75,7 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     return [
-        Block(page, text.count("\n", 0, found.start("text")) + 1, found["kind"], found["text"], bool(found["before"]))
+        Block(page, text.count("\n", 0, found.start("text")) + 1, found["kind"], found["text"])
         for found in FENCE.finditer(text)
     ]
 
@@ -98,7 +97,7 @@ def test_blocks_run_in_order(page: Path, tmp_path: Path, cache_folder: Path, mon
     for block in blocks(page):
         if block.kind == "python":
             run_python(block, module)
-        elif block.kind == "console" and (block.marked or page.name != "README.md"):
+        elif block.kind == "console":
             run_console(block, cache_folder)
 
 

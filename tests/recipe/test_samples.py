@@ -19,7 +19,7 @@ def test_a_split_is_read_by_the_recipes_data_set(tiny_recipe: Callable[..., Reci
 def test_an_empty_split_is_told(tiny_recipe: Callable[..., Recipe], registries: Registries, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").touch()
     recipe = tiny_recipe(data={"use": "jsonl", "folder": str(tmp_path)})
-    with pytest.raises(DataError, match=r"^the split 'train' of jsonl has no samples$"):
+    with pytest.raises(DataError, match=r"^the split 'train' of jsonl has no samples; fill it"):
         read_split(recipe, registries, "train")
 
 
