@@ -17,7 +17,7 @@ def ask_choices(registries: Registries) -> Choices:
         encoders=_encoders(registries),
         fusion=_one("fusion", registries.fusions, "mlp"),
         positions=_one("position scheme", registries.position_schemes, "sequential"),
-        lm=_one("language model", registries.language_models, "small-llama", free="or a directory or hub name"),
+        lm=_one("language model", registries.language_models, "small-llama", free="or a directory, or owner/name"),
         moe=_word("experts in which layers", MOE_CHOICES, "sparse"),
         data=_one("data set", registries.datasets, _first(registries.datasets), free="or a folder of .jsonl files"),
         name=_name(),
@@ -56,7 +56,7 @@ def _one(word: str, registry: Registry, default: str, *, free: str = "") -> str:
     _print(registry)
     while True:
         given = typer.prompt(f"{word} {free}".strip(), default=default)
-        if given in registry or free:
+        if given in registry or (free and Path(given).is_dir()) or ("owner/name" in free and "/" in given):
             return given
         typer.echo(f"unknown {word} '{given}'. Known: {', '.join(registry.names())}")
 

@@ -115,13 +115,17 @@ def _load_installed(manager: pluggy.PluginManager, registries: Registries) -> No
         nobody = Plugin(name=name, distribution="not installed", version="")
         registries.plugins.append(PluginStatus(plugin=nobody, state="unknown", reason=reason))
     for point in found:
-        plugin = _plugin_of(point)
+        plugin = Plugin(name=point.name, distribution="unknown", version="")
         if point.name in disabled:
-            registries.plugins.append(PluginStatus(plugin=plugin, state="disabled", reason=f"named in {DISABLE}"))
+            status = PluginStatus(plugin=_plugin_of(point), state="disabled", reason=f"named in {DISABLE}")
+            registries.plugins.append(status)
             continue
         try:
+            plugin = _plugin_of(point)
             namespace = point.load()
-        except (Exception, SystemExit) as error:  # a plugin may do anything while it is imported
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may do anything while it is imported, and leave the program too
             status = PluginStatus(
                 plugin=plugin,
                 state="broken",
@@ -147,7 +151,9 @@ def _register(
         manager.register(namespace, name=plugin.name)
         _check_hook_names(manager, namespace, plugin)
         offers = _offers(manager, namespace)
-    except (Exception, SystemExit) as error:  # as at import: one bad plugin must not stop the others
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # as at import: one bad plugin must not stop the others
         if strict:
             raise
         if manager.is_registered(namespace):
@@ -204,10 +210,27 @@ def _checked(kind: str, result: object) -> dict[str, type]:
     """The mapping from name to class that a hook has to return."""
     if not isinstance(result, Mapping):
         raise PluginError(f"register_{kind} returned {type(result).__name__}, expected a mapping from name to class")
+    base = _bases()[kind]
     for name, component in result.items():
-        if not isinstance(component, type):
-            raise PluginError(f"register_{kind}: '{name}' is {component!r}, expected a class")
+        if not isinstance(name, str):
+            raise PluginError(f"register_{kind}: the name {name!r} is no text, expected what recipes may write")
+        if not isinstance(component, type) or not issubclass(component, base):
+            raise PluginError(f"register_{kind}: '{name}' is {component!r}, expected a subclass of {base.__name__}")
     return dict(result)
+
+
+def _bases() -> dict[str, type]:
+    """The class that components of each kind derive from."""
+    from polyvex.data.base import Dataset
+    from polyvex.encoders.base import VisionEncoder
+    from polyvex.evaluation.base import Metric
+    from polyvex.fusion.base import Fusion
+    from polyvex.lm.base import LanguageModel
+    from polyvex.moe.routers import Router
+    from polyvex.positions.base import PositionScheme
+
+    kinds = (VisionEncoder, Fusion, PositionScheme, Router, LanguageModel, Dataset, Metric)
+    return dict(zip(KINDS, kinds, strict=True))
 
 
 def _one_line(error: BaseException) -> str:

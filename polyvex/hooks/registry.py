@@ -54,9 +54,10 @@ class Registry(Generic[T]):
                 since nobody could tell which of the two is meant; all other names can. The core's names stay its own.
         """
         if taken := self.entries.get(name):
+            one = plugin.name if taken.plugin.distribution == CORE else "one"
             reason = (
                 f"two plugins register the {self.kind} '{name}': {taken.plugin} and {plugin}. "
-                f"Uninstall one, or block it: POLYVEX_DISABLE_PLUGINS={plugin.name}"
+                f"Uninstall {one}, or block it: POLYVEX_DISABLE_PLUGINS={plugin.name}"
             )
             if taken.plugin.distribution != CORE:
                 self.clashes[name] = reason

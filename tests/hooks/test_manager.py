@@ -123,7 +123,7 @@ def test_two_plugins_of_one_name_are_told_and_stop_nobody(install: Install) -> N
 
 
 def test_a_plugin_cannot_take_a_built_in_name(install: Install) -> None:
-    install(mine=plugin(register_fusions={"mlp": Sequential}))
+    install(mine=plugin(register_fusions={"mlp": type("Mine", (MLPFusion,), {})}))
     registries = load_registries()
     (broken,) = registries.broken()
     assert "two plugins register the fusion 'mlp': polyvex.fusion (polyvex " in broken.reason
@@ -154,7 +154,7 @@ def test_one_name_in_two_kinds_is_no_clash(install: Install) -> None:
         ),
         (
             plugin(register_fusions={"a": "MLPFusion"}),
-            "PluginError: register_fusions: 'a' is 'MLPFusion', expected a class",
+            "PluginError: register_fusions: 'a' is 'MLPFusion', expected a subclass of Fusion",
         ),
     ],
     ids=["import", "anything", "hook", "not-a-mapping", "not-a-class"],
@@ -256,3 +256,27 @@ def test_a_blocked_name_that_no_plugin_has_is_told(install: Install, monkeypatch
     assert status.state == "unknown"
     assert "nothing is blocked" in status.reason
     assert "Did you mean 'mine'?" in status.reason
+
+
+@pytest.mark.parametrize(
+    ("offer", "reason"),
+    [
+        ({"bad": int}, "'bad' is <class 'int'>, expected a subclass of Fusion"),
+        ({"bad": Sequential}, "expected a subclass of Fusion"),
+        ({1: MLPFusion}, "the name 1 is no text"),
+    ],
+)
+def test_a_class_of_another_kind_is_broken_and_stops_nobody(offer: Any, reason: str, install: Install) -> None:
+    install(mine=plugin(register_fusions=offer), other=plugin(register_fusions={"b": MLPFusion}))
+    registries = load_registries()
+    (broken,) = registries.broken()
+    assert reason in broken.reason
+    assert registries.fusions.names() == ["b", "mlp"]
+
+
+def test_a_plugin_that_skips_itself_like_a_test_stops_nobody(install: Install) -> None:
+    class Skipped(BaseException):
+        """As pytest.skip raises it: no Exception."""
+
+    install(mine=Skipped("not here"), other=plugin(register_fusions={"b": MLPFusion}))
+    assert [status.plugin.name for status in load_registries().broken()] == ["mine"]
