@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -76,18 +76,7 @@ class Evaluation:
 
     def lines(self) -> str:
         """The answers, one JSON object a line."""
-        return answer_lines(self.answers)
-
-
-def answer_lines(answers: Sequence[Answered]) -> str:
-    """Answers as text, one JSON object a line."""
-    return "".join(json.dumps(asdict(answer), ensure_ascii=True) + "\n" for answer in answers)
-
-
-def read_answers(text: str) -> list[Answered]:
-    """What :func:`answer_lines` wrote; a last line that was cut while it was written is left out."""
-    *whole, _cut = text.split("\n")
-    return [Answered(**{**line, "images": tuple(line["images"])}) for line in map(json.loads, filter(None, whole))]
+        return "".join(json.dumps(asdict(answer), ensure_ascii=True) + "\n" for answer in self.answers)
 
 
 def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -103,7 +92,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-Keep = Callable[[list[Answered]], None]
+Keep = Callable[[Mapping[int, Answered]], None]
 
 
 @torch.inference_mode()
@@ -120,7 +109,7 @@ def evaluate(
     images: bool = True,
     skipped: int = 0,
     progress: bool = True,
-    before: Sequence[Answered] = (),
+    before: Mapping[int, Answered] | None = None,
     keep: Keep | None = None,
 ) -> Evaluation:
     """Greedy answers to all ``samples``; questions of like length are answered together.
@@ -130,15 +119,15 @@ def evaluate(
         batch_size: questions at a time.
         max_new_tokens: longest answer.
         images: false asks without the images, which tells how far guessing gets.
-        before: answers of an earlier call that was interrupted; their questions are not asked again.
-        keep: gets the answers of each batch as soon as they are there.
+        before: answers of an earlier call that was interrupted, by the number of their sample; these are not asked
+            again. The caller knows that they belong to the same samples and model.
+        keep: gets the answers of each batch, by the number of their sample, as soon as they are there.
     """
     model.eval()
     prompts = processor.prompts
     counts = [len(sample.images) if images else 0 for sample in samples]
     ids = [prompts.question(sample.question, images=count) for sample, count in zip(samples, counts, strict=True)]
-    known = {(one.id, one.question, one.expected): one for one in before}
-    found = {index: one for index, sample in enumerate(samples) if (one := known.get(_key(sample)))}
+    found = dict(before or {})
     order = sorted(set(range(len(samples))) - set(found), key=lambda index: len(ids[index]))
     ends = _ends(model)
     starts = range(0, len(order), batch_size)
@@ -152,19 +141,15 @@ def evaluate(
         output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
         new = output[:, batch["input_ids"].shape[1] :]
         texts = processor.tokenizer.batch_decode(new, skip_special_tokens=True)
-        answered = [
-            _answered(samples[index], text.strip(), metric[1], cut=not ends.intersection(row))
+        answered = {
+            index: _answered(samples[index], text.strip(), metric[1], cut=not ends.intersection(row))
             for index, text, row in zip(chosen, texts, new.tolist(), strict=True)
-        ]
-        found.update(zip(chosen, answered, strict=True))
+        }
+        found.update(answered)
         if keep is not None:
             keep(answered)
     answers = [found[index] for index in range(len(samples))]
     return Evaluation(name=name, metric=metric[0], answers=answers, skipped=skipped, images=images)
-
-
-def _key(sample: Sample) -> tuple[str, str, str]:
-    return sample.id, sample.question, sample.answer
 
 
 def _ends(model: Any) -> set[int]:

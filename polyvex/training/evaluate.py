@@ -8,10 +8,10 @@ from typing import Any
 from polyvex.answer import load
 from polyvex.cache.encode import Known, TokenCache, fill_cache
 from polyvex.data.base import Sample
-from polyvex.data.batches import ReadTokens
 from polyvex.data.lengths import check_lengths
 from polyvex.errors import DataError
-from polyvex.evaluation.evaluate import Evaluation, answer_lines, evaluate, read_answers
+from polyvex.evaluation.evaluate import Evaluation, evaluate
+from polyvex.evaluation.partial import PartialAnswers
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
 from polyvex.recipe import read_recipe
@@ -37,7 +37,7 @@ def evaluate_split(
         model,
         session.processor,
         session.data.test,
-        session.data.cache.tokens,
+        session.data.cache,
         name=name,
         images=images,
         skipped=session.data.skipped_test,
@@ -80,7 +80,7 @@ def evaluate_run(
     readable = [sample for sample in samples if all(tokens.has(image) for image in sample.images)]
     if not readable:
         raise DataError(f"no image of the split '{split}' can be read, so nothing can be asked.\n{report}")
-    for line in _changes(recipe, lock, split, readable, tokens):
+    for line in _changes(recipe, lock, split, readable, tokens, limit=limit):
         say(line)
     return _evaluate(
         recipe,
@@ -89,7 +89,7 @@ def evaluate_run(
         assistant.model,
         assistant.processor,
         readable,
-        tokens.tokens,
+        tokens,
         name=f"{split}-{len(samples)}",
         images=True,
         skipped=len(samples) - len(readable),
@@ -98,12 +98,14 @@ def evaluate_run(
 
 
 def _changes(
-    recipe: Recipe, lock: Mapping[str, Any], split: str, samples: list[Sample], tokens: TokenCache
+    recipe: Recipe, lock: Mapping[str, Any], split: str, samples: list[Sample], tokens: TokenCache, *, limit: int
 ) -> list[str]:
     """A line if the split is not what the run was trained or evaluated on; none if only a part of it is asked."""
     for part, name in (("train", recipe.data.train_split), ("test", recipe.data.test_split)):
         count = lock["counts"][part]
-        if split == name and len(samples) >= count and hash_data(samples[:count], tokens) != lock["data_sha256"][part]:
+        if split != name or (limit and limit < count):
+            continue
+        if len(samples) < count or hash_data(samples[:count], tokens) != lock["data_sha256"][part]:
             return [f"CHANGED: the split '{split}' is not as it was when the run was trained"]
     return []
 
@@ -115,7 +117,7 @@ def _evaluate(
     model: PolyvexForConditionalGeneration,
     processor: PolyvexProcessor,
     samples: list[Sample],
-    read_tokens: ReadTokens,
+    cache: TokenCache,
     *,
     name: str,
     images: bool,
@@ -124,15 +126,12 @@ def _evaluate(
 ) -> Evaluation:
     metric = recipe.evaluation.metric
     path = run.evaluation(name)
-    partial = path.with_suffix(".part.jsonl")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    before = read_answers(partial.read_text(encoding="utf-8")) if partial.exists() else []
-    partial.write_text(answer_lines(before), encoding="utf-8")  # without a line that was cut
+    partial = PartialAnswers(path.with_suffix(".part.jsonl"), data=hash_data(samples, cache))
     result = evaluate(
         model,
         processor,
         samples,
-        read_tokens,
+        cache.tokens,
         metric=(metric, registries.metrics[metric]()),
         batch_size=recipe.evaluation.batch_size,
         max_new_tokens=recipe.evaluation.max_new_tokens,
@@ -140,19 +139,14 @@ def _evaluate(
         images=images,
         skipped=skipped,
         progress=progress,
-        before=before,
-        keep=lambda answers: _append(partial, answer_lines(answers)),
+        before=partial.before,
+        keep=partial.keep,
     )
-    load = expert_load(model, processor, samples[:LOADED_ON], read_tokens)
+    load = expert_load(model, processor, samples[:LOADED_ON], cache.tokens)
     write_whole(path.with_suffix(".jsonl"), result.lines())
     write_whole(path, json.dumps({**result.summary(), "expert_load": load}, indent=2))
-    partial.unlink()
+    partial.done()
     return result
-
-
-def _append(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(text)
 
 
 def describe(result: Evaluation) -> str:

@@ -60,6 +60,12 @@ def test_changed_questions_are_told(finished: RunDirectory, registries: Registri
     assert evaluated(finished, registries, split="train")[1] == []
 
 
+def test_fewer_questions_than_before_are_a_change(finished: RunDirectory, registries: Registries, folder: Path) -> None:
+    lines = (folder / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    (folder / "test.jsonl").write_text("\n".join(lines[:5]), encoding="utf-8")
+    assert len(evaluated(finished, registries)[1]) == 1
+
+
 def test_a_part_of_the_questions_is_no_change(finished: RunDirectory, registries: Registries) -> None:
     result, said = evaluated(finished, registries, limit=5)
     assert (len(result.answers), said) == (5, [])
@@ -127,8 +133,32 @@ def test_answers_of_an_interrupted_evaluation_are_kept(
         with pytest.raises(KeyboardInterrupt):
             evaluated(finished, registries)
         partial = finished.evaluation("test-12").with_suffix(".part.jsonl")
-        partial.write_text(partial.read_text(encoding="utf-8") + '{"id": "cut', encoding="utf-8")
+        partial.write_text(partial.read_text(encoding="utf-8") + '{"number": 11, "id": "cut', encoding="utf-8")
         again, _ = evaluated(finished, registries)
     assert again.answers == whole.answers
     assert asked == [4, 4, 4, 4]  # two batches, the one that was interrupted, and that one again
     assert not partial.exists()
+
+
+def test_kept_answers_are_not_taken_for_other_pictures(
+    finished: RunDirectory, registries: Registries, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from polyvex.model import PolyvexForConditionalGeneration as Model
+
+    asked: list[int] = []
+    plain = Model.generate
+
+    def generate(self: Any, **inputs: Any) -> Any:
+        asked.append(len(inputs["input_ids"]))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return plain(self, **inputs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "generate", generate)
+        with pytest.raises(KeyboardInterrupt):
+            evaluated(finished, registries)
+        first, second = sorted(folder.glob("*.png"))[-2:]
+        shutil.copy(first, second)
+        evaluated(finished, registries)
+    assert asked == [4, 4, 4, 4, 4]  # one, the one that was interrupted, and then all three
