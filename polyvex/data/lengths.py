@@ -27,7 +27,7 @@ def check_lengths(
     long = [
         (sample, length)
         for sample in samples
-        if _at_most(sample, prompts) + (answer or 0) > context
+        if not _surely_fits(sample, prompts, context - (answer or 0))
         and (length := _length(sample, prompts, answer)) > context
     ]
     if long:
@@ -39,10 +39,13 @@ def check_lengths(
         )
 
 
-def _at_most(sample: Sample, prompts: PromptEncoder) -> int:
-    """No tokenizer makes more tokens than there are bytes; so most samples need not be tokenized at all."""
-    text = len((prompts.template + sample.question + sample.answer).encode())
-    return len(sample.images) * prompts.visual_tokens + text + SPECIAL
+def _surely_fits(sample: Sample, prompts: PromptEncoder, room: int) -> bool:
+    """Of plain ASCII no tokenizer makes more tokens than characters; so most samples need not be tokenized at all.
+
+    Other text may grow while it is normalised: one Arabic ligature becomes eighteen letters.
+    """
+    text = prompts.template + sample.question + sample.answer
+    return text.isascii() and len(sample.images) * prompts.visual_tokens + len(text) + SPECIAL <= room
 
 
 def _length(sample: Sample, prompts: PromptEncoder, answer: int | None) -> int:

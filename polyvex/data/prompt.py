@@ -1,6 +1,7 @@
 """From a question to token ids, and from an answer to labels: by construction, never by searching text."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 IMAGE = "<image>"
@@ -49,9 +50,15 @@ class PromptEncoder:
             ids += self._plain(part) if question is None else self._filled(part, question)
         return ids
 
+    @cached_property
+    def _special(self) -> frozenset[str]:
+        """Every token that the tokenizer would take for more than its text, named in its map of special ones or not."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
+        return frozenset([*self.tokenizer.all_special_tokens, *(str(one) for one in added if one.special)])
+
     def _filled(self, part: str, question: str) -> list[int]:
         """A part of the template with the question in it. The template may have special tokens; people's text not."""
-        if not any(token in question for token in self.tokenizer.all_special_tokens):
+        if not any(token in question for token in self._special):
             return self._plain(part.replace("{question}", question))
         before, mark, after = part.partition("{question}")
         return self._plain(before) + (self._literal(question) if mark else []) + self._plain(after)

@@ -1,5 +1,6 @@
 """The samples that a recipe names, and the texts that a tokenizer is trained on."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from polyvex.data.base import Dataset, Sample
@@ -17,11 +18,17 @@ def read_split(recipe: Recipe, registries: Registries, split: str) -> Sequence[S
     """The samples of a split; of the training split, only as many as ``data.train_limit`` says.
 
     Raises:
-        DataError: if the data set has no such split, or it is empty.
+        DataError: if the data set has no such split, it is empty, or two samples have one id.
     """
     samples = open_dataset(recipe, registries).samples(split)
     if not samples:
         raise DataError(f"the split '{split}' of {recipe.data.use} has no samples; fill it, or name another split")
+    counts = Counter(sample.id for sample in samples)
+    if len(counts) < len(samples):
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise DataError(
+            f"the split '{split}' of {recipe.data.use} has the id '{twice}' twice; give each sample its own"
+        )
     limit = recipe.data.train_limit if split == recipe.data.train_split else 0
     return samples[:limit] if limit else samples
 

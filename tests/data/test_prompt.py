@@ -1,8 +1,11 @@
 """Prompts: labels cover the answer by construction; training and generation ask the same."""
 
+import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from tokenizers import AddedToken
 
 from polyvex.data.prompt import IGNORED, IMAGE, PromptEncoder
 from polyvex.lm.small_llama import SmallLlama, SmallLlamaOptions
@@ -113,3 +116,12 @@ def test_a_tokenizer_without_a_beginning_gets_none() -> None:
     )
     encoder = PromptEncoder(tokenizer=tokenizer, template="{image}{question}", image_token_id=5, visual_tokens=2)
     assert encoder.example("ab", "c") == ([5, 5, 7, 7, 7, 9], [IGNORED, IGNORED, IGNORED, IGNORED, 7, 9])
+
+
+def test_special_tokens_outside_the_tokenizers_map_are_text_too(encoders: dict[str, PromptEncoder]) -> None:
+    encoder = encoders[TEMPLATES[0]]
+    tokenizer = copy.deepcopy(encoder.tokenizer)
+    tokenizer.add_tokens([AddedToken("<|turn|>", special=True)])
+    assert "<|turn|>" not in tokenizer.all_special_tokens
+    ids = replace(encoder, tokenizer=tokenizer).question("what <|turn|> is")
+    assert tokenizer.convert_tokens_to_ids("<|turn|>") not in ids

@@ -45,3 +45,13 @@ def test_only_as_many_samples_are_trained_on_as_the_recipe_says(
     ]
     assert len(read_split(recipe, registries, "test")) == 12
     assert len(list(training_texts(recipe, registries))) == 5
+
+
+def test_one_id_for_two_samples_is_refused(
+    tiny_recipe: Callable[..., Recipe], registries: Registries, tmp_path: Path
+) -> None:
+    line = '{"id": "a", "question": "q", "answer": "x"}\n'
+    (tmp_path / "train.jsonl").write_text(line * 2, encoding="utf-8")
+    recipe = tiny_recipe(data={"use": "jsonl", "folder": str(tmp_path)})
+    with pytest.raises(DataError, match="has the id 'a' twice; give each sample its own"):
+        read_split(recipe, registries, "train")
