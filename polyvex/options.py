@@ -1,7 +1,7 @@
 """The base of everything that a recipe can set."""
 
-from pathlib import Path
-from typing import Annotated, Any, Self
+import os
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,11 +25,19 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
 
+    @classmethod
+    def path_options(cls) -> list[str]:
+        """Names of the options that are a :data:`LocalPath`."""
+        return [
+            name for name, field in cls.model_fields.items() if any(isinstance(mark, IsPath) for mark in field.metadata)
+        ]
+
     def located(self) -> Self:
         """The same options with every :data:`LocalPath` made absolute, so that they hold from anywhere."""
-        changes: dict[str, Any] = {}
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if value and isinstance(value, str) and any(isinstance(mark, IsPath) for mark in field.metadata):
-                changes[name] = str(Path(value).absolute())
-        return self.model_copy(update=changes)
+        given = {name: getattr(self, name) for name in self.path_options()}
+        return self.model_copy(update={name: absolute(value) for name, value in given.items() if value})
+
+
+def absolute(path: str) -> str:
+    """An absolute path without ``..``; links stay as they are."""
+    return os.path.abspath(path)

@@ -1,8 +1,10 @@
 """The directory of a run: what is where, and whether it belongs to a recipe."""
 
+import copy
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +68,15 @@ class RunDirectory:
             return True
         if self.path.is_file():
             raise RunError(f"{self.path} is a file, expected a folder or nothing. Choose another --out")
-        if self.path.exists() and any(entry.name != BUSY for entry in self.path.iterdir()):
+        if self.path.exists() and not all(_left_over(entry.name) for entry in self.path.iterdir()):
             raise RunError(f"{self.path} is not empty and not a run (no recipe.toml). Choose another --out")
         return False
 
     def begin(self, recipe: Recipe) -> None:
-        """Write the recipe, unless the run is there. Only now does the directory belong to it."""
-        if not self.recipe.exists():
-            write_whole(self.recipe, dump_recipe(recipe))
+        """Write the recipe, with the paths as they are now. Only from here on does the directory belong to it."""
+        text = dump_recipe(recipe)
+        if not self.recipe.exists() or self.recipe.read_text(encoding="utf-8") != text:
+            write_whole(self.recipe, text)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -83,24 +86,28 @@ class RunDirectory:
             RunError: if another process is at it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        if int(os.environ.get("RANK", "0")):  # the first of several processes that train together holds it for all
+        if _rank():  # the first of several processes that train together holds it for all
             yield
             return
+        hold = FileLock(self.path / BUSY)
         try:
-            with FileLock(self.path / BUSY, timeout=0):
-                yield
+            hold.acquire(timeout=0)
         except Timeout:
             raise RunError(
                 f"another process is training in {self.path}. Wait for it, or choose another --out"
             ) from None
+        try:
+            yield
+        finally:
+            hold.release()
 
     def check_recipe(self, recipe: Recipe) -> None:
-        """Compare ``recipe`` with the stored one; see :meth:`check`. Name and ``[ablation]`` do not touch a run."""
+        """Compare ``recipe`` with the stored one; see :meth:`check`.
+
+        Name and ``[ablation]`` do not touch a run. Neither does where files are: hashes of data and weights are kept.
+        """
         stored = tomlkit.parse(self.recipe.read_text(encoding="utf-8")).unwrap()
-        there, here = (
-            {key: value for key, value in one.items() if key not in ("name", "ablation")}
-            for one in (stored, recipe.dump())
-        )
+        there, here = (_content(one, recipe) for one in (stored, recipe.dump()))
         refuse_another(there, here, what=f"{self.path} is the run")
 
 
@@ -150,9 +157,26 @@ def dump_recipe(recipe: Recipe) -> str:
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    half_done = path.with_name(f"{path.name}.part")
-    half_done.write_text(text, encoding="utf-8")
-    os.replace(half_done, path)
+    half_done = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        half_done.write_text(text, encoding="utf-8")
+        os.replace(half_done, path)
+    finally:
+        half_done.unlink(missing_ok=True)
+
+
+def store_whole(folder: Path, save: Callable[[Path], object], *, last: str) -> None:
+    """Let ``save`` write files into a folder of its own, then move them here, the one named ``last`` at the end.
+
+    So a reader never finds half a file, and finds ``last`` only when all are there.
+    """
+    beside = folder / f".{last}.{_rank()}.store"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    save(beside)
+    for path in sorted(beside.iterdir(), key=lambda path: path.name == last):
+        os.replace(path, folder / path.name)
+    shutil.rmtree(beside)
 
 
 def refuse_another(there: Mapping[str, Any], here: Mapping[str, Any], *, what: str) -> None:
@@ -192,3 +216,24 @@ def _shown(value: Any) -> str:
 
 def _has_tables(values: list[Any]) -> bool:
     return any(isinstance(value, dict) for value in values)
+
+
+def _left_over(name: str) -> bool:
+    """Whether a file says nothing of what a directory is: a hold, or what a process that was killed left half done."""
+    return name.startswith(".") or name.endswith(".part")
+
+
+def _content(recipe: Mapping[str, Any], options: Recipe) -> dict[str, Any]:
+    """A recipe as plain data, without what does not touch a run's result."""
+    kept = copy.deepcopy({key: value for key, value in recipe.items() if key not in ("name", "ablation")})
+    tables = [(kept.get("data"), options.data)]
+    tables += zip(kept.get("encoders", []), options.encoders, strict=False)
+    for table, of in tables:
+        for key in of.path_options():
+            (table or {}).pop(key, None)
+    return kept
+
+
+def _rank() -> int:
+    """Number of this process among those that train together."""
+    return int(os.environ.get("RANK", "0"))

@@ -47,7 +47,7 @@ def plan_cells(
         raise RecipeError(
             ["axis seed: seeds repeat each combination and are compared in pairs. Use --seeds N"], source="ablate"
         )
-    raw = _base(recipe)
+    raw = _base(recipe.located())
     cells, problems = [], []
     for values in expand(axes, encoder_names(recipe)):
         for offset in range(seeds or recipe.ablation.seeds):

@@ -50,6 +50,7 @@ def ablate(
         RecipeError: before anything runs, if a cell cannot work.
         RunError: if ``out`` holds something else, or the ablation of another recipe (every difference is shown).
     """
+    recipe = recipe.located()
     cells = plan_cells(recipe, registries, axes=axes, seeds=seeds)
     folder = _open(Path(out), recipe)
     failed: dict[str, str] = {}

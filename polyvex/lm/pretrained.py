@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from polyvex.errors import RecipeError
 from polyvex.lm.base import LanguageModel, LMOptions
+from polyvex.options import absolute
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -22,8 +23,9 @@ class PretrainedOptions(LMOptions):
 
     def located(self) -> Self:
         """A directory is made absolute; a name on the hub stays."""
-        here = Path(self.checkpoint)
-        return self.model_copy(update={"checkpoint": str(here.absolute())}) if here.is_dir() else self
+        if not Path(self.checkpoint).is_dir():
+            return self
+        return self.model_copy(update={"checkpoint": absolute(self.checkpoint)})
 
 
 class Pretrained(LanguageModel[PretrainedOptions]):

@@ -13,7 +13,7 @@ from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexProcessor
 from polyvex.recipe.samples import read_split, training_texts
 from polyvex.recipe.schema import Recipe
-from polyvex.rundir import RunDirectory, differences, write_whole
+from polyvex.rundir import RunDirectory, differences, store_whole, write_whole
 from polyvex.training.lock import make_lock
 from polyvex.training.prepare import Prepared, prepare
 
@@ -47,7 +47,7 @@ def open_session(
         DataError: if a sample does not fit the context, or too many images cannot be read.
         RunError: if weights or data are not those that the run began with.
     """
-    begun = (run.path / "processor_config.json").exists()
+    begun = run.lock.exists()  # it is written after the processor, and whole
     if begun:
         processor = PolyvexProcessor.from_pretrained(run.path, registries=registries)
     else:
@@ -59,7 +59,7 @@ def open_session(
         say(f"LEFT OUT: {data.skipped_train} training and {data.skipped_test} test samples with unreadable images")
     run.begin(recipe)
     if not begun:
-        processor.save_pretrained(run.path)
+        store_whole(run.path, processor.save_pretrained, last="processor_config.json")
     _check_lock(run, make_lock(recipe, registries, data), say)
     return Session(
         recipe=recipe, registries=registries, run=run, data=data, processor=processor, say=say, progress=progress

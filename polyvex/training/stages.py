@@ -13,7 +13,7 @@ from polyvex.errors import RecipeError, RunError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.recipe.schema import Recipe, Stage
-from polyvex.rundir import RunDirectory, StageDirectory, write_whole
+from polyvex.rundir import RunDirectory, StageDirectory, store_whole, write_whole
 from polyvex.training.evaluate import describe, evaluate_split
 from polyvex.training.parts import check_hashes, freeze_all_but, hashes, selected
 from polyvex.training.rehearse import own_experts, rehearse
@@ -57,8 +57,9 @@ def train(
     check_context(recipe, registries)
     if problems := rehearse(recipe, registries, empty_model(recipe, registries)):
         raise RecipeError(problems, source=recipe.name)
-    resumed = run.check(recipe)
+    run.check(recipe)
     with run.alone():
+        resumed = run.check(recipe)  # once more: another process may have trained here meanwhile
         session = open_session(recipe, registries, run, cache=cache, say=say, progress=progress)
         _run_stages(session, resumed=resumed, export=export)
     return run
@@ -198,6 +199,6 @@ def _finish(session: Session, model: PolyvexForConditionalGeneration | None) -> 
     model = model or _model_before(session, len(session.recipe.stages))
     for name, report in model.attach_encoders(session.registries).items():
         session.say(f"encoder {name}: {report}")
-    model.save_pretrained(session.run.path)
+    store_whole(session.run.path, model.save_pretrained, last="config.json")
     session.run.finish()
     session.say(f"finished: {session.run.path}")

@@ -91,13 +91,14 @@ class StageTrainer(Trainer):
             raise TrainingError(
                 f"stage {self.stage.name}: the loss is {outputs.loss.item()} at step {self.state.global_step}"
             )
-        parts = {"loss": outputs.loss, "answer_loss": outputs.answer_loss, **(outputs.aux or {})}
+        # Items are counted over all processes and gradients averaged over them, so each counts for its number.
+        counted = kwargs.get("num_items_in_batch") is not None and self.args.average_tokens_across_devices
+        scale = self.accelerator.num_processes if counted else 1
+        loss = outputs.loss * scale
+        parts = {"loss": loss, "answer_loss": outputs.answer_loss * scale, **(outputs.aux or {})}
         for name, value in parts.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
         self._passes += 1
-        loss = outputs.loss
-        if kwargs.get("num_items_in_batch") is not None and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # items are counted over all processes, gradients averaged
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -109,15 +110,23 @@ class StageTrainer(Trainer):
             steps = self.state.global_step - self._since
             means = {
                 name: value / (steps if name in ("loss", "answer_loss") else self._passes)
-                for name, value in self._sums.items()
+                for name, value in self._over_processes().items()
             }
             logs = {**logs, **means}
             self._sums, self._passes, self._since = {}, 0, self.state.global_step
         super().log(logs, *args, **kwargs)
 
+    def _over_processes(self) -> dict[str, float]:
+        """The sums since the last line, as means over the processes that train together."""
+        if self.accelerator.num_processes == 1:
+            return self._sums
+        sums = torch.tensor(list(self._sums.values()), dtype=torch.float64, device=self.accelerator.device)
+        means: Any = self.accelerator.reduce(sums, reduction="mean")
+        return dict(zip(self._sums, means.tolist(), strict=True))
+
     def window(self) -> dict[str, Any]:
-        """What was summed since the last line of the log."""
-        return {"sums": self._sums, "passes": self._passes, "since": self._since}
+        """What was summed since the last line of the log, over all processes."""
+        return {"sums": self._over_processes(), "passes": self._passes, "since": self._since}
 
     def resume_window(self, checkpoint: str | None) -> None:
         """Go on with the window that ``checkpoint`` was saved in, so that the log is that of an unbroken run."""
@@ -138,8 +147,10 @@ class KeepWindow(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write it into the checkpoint that was just saved."""
-        folder = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
-        write_whole(folder / WINDOW, json.dumps(self.trainer.window()))
+        window = self.trainer.window()
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
+            write_whole(folder / WINDOW, json.dumps(window))
 
 
 class MetricsFile(TrainerCallback):

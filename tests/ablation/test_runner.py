@@ -332,3 +332,17 @@ def test_a_cell_without_a_question_fails_with_the_reason(
     recipe = parse_recipe({**short.dump(), "data": data}, overrides=["evaluation.limit=1"], registries=registries)
     outcome, _ = run(recipe, registries, tmp_path / "grid", axes={"positions": ["share_all"]})
     assert "no test question was answered" in outcome.failed["positions=share_all, seed 0"]
+
+
+def test_data_of_another_folder_is_another_ablation(
+    short: Recipe, registries: Registries, tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {**short.dump(), "data": {"use": "jsonl", "folder": "data"}}
+    recipe = parse_recipe(data, registries=registries)
+    for place in ("a", "b"):
+        shutil.copytree(tiny_data, tmp_path / place / "data")
+    monkeypatch.chdir(tmp_path / "a")
+    run(recipe, registries, tmp_path / "grid", axes={"positions": ["share_all"]})
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(RunError, match=r"data\.folder"):
+        run(recipe, registries, tmp_path / "grid", axes={"positions": ["share_all", "share_row"]})
