@@ -52,7 +52,7 @@ def test_positions_have_one_line_each(capsys: Capture) -> None:
         (["eval", "nowhere"], "no run at nowhere"),
         (["report", "nowhere"], "nowhere"),
         (["train"], "Missing argument"),
-        (["compose", "--encoder", "dinov2s"], "unknown encoder 'dinov2s'. Did you mean 'dinov2-s'?"),
+        (["compose", "--encoder", "dinov2s"], "unknown encoder 'dinov2s'. Did you mean 'dinov2-s'"),
         (["compose"], "no --encoder given"),
         (["compose", "--encoder", "patchify", "--lm", "smal-llama"], "unknown language model 'smal-llama'. Did you"),
         (["nonsense"], "No such command"),
