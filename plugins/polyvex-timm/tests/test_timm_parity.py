@@ -86,7 +86,7 @@ def test_positions_are_resampled_as_timm_does(tmp_path: Path) -> None:
     name = "vit_tiny_patch16_224"
     model = upstream(name, 224, tmp_path / "weights.safetensors")
     encoder = TimmEncoder(TimmOptions(checkpoint=name, image_size=64, weights=str(tmp_path / "weights.safetensors")))
-    encoder.load_pretrained()
+    assert encoder.load_pretrained().reshaped == ["pos_embed"]
     model.set_input_size((64, 64))
     pixels = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():

@@ -141,12 +141,14 @@ class TimmEncoder(VisionEncoder[TimmOptions]):
             raise WeightsError(f"{self.options.checkpoint}: no weights on this machine. To get them: {place.install}")
         with torch.device("meta"):
             whole = whole_network(self.options.checkpoint, self.size)
-        state = read_state(place.path, whole)
+        state, reshaped = read_state(place.path, whole)
         wanted = self.network.state_dict()
         ignore = [key for key in state if key not in wanted and self._is_behind(key)]
         computed = {key: wanted[key] for key in self._computed() if key not in state}
         report = load_strictly(self.network, {**computed, **state}, path=place.path, ignore=ignore)
-        return dataclasses.replace(report, loaded=[key for key in report.loaded if key not in computed])
+        reshaped = [key for key in reshaped if key in wanted]
+        loaded = [key for key in report.loaded if key not in computed and key not in reshaped]
+        return dataclasses.replace(report, loaded=loaded, reshaped=reshaped)
 
     def _computed(self) -> list[str]:
         """Buffers that timm makes from the network's structure, so that no file has to hold them."""

@@ -30,8 +30,11 @@ def how_to_get(config: Any, checkpoint: str) -> str:
     return f"give the option weights the path of a file that timm wrote for {checkpoint.partition('.')[0]}"
 
 
-def read_state(path: Path, network: nn.Module) -> dict[str, Tensor]:
+def read_state(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
     """The file's tensors, as the network's own family reads them: renamed, and positions resampled to its grid.
+
+    Returns:
+        The tensors, and the keys of those that came out in another shape.
 
     Args:
         network: the whole network, on ``meta`` if you like: only its structure is asked.
@@ -52,4 +55,6 @@ def read_state(path: Path, network: nn.Module) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: holds no weights; expected a state dict as safetensors or as torch saves it")
     family = sys.modules[type(network).__module__]
     filter_for = getattr(family, "checkpoint_filter_fn", None)
-    return dict(filter_for(dict(state), network)) if filter_for else dict(state)
+    shapes = {key: value.shape for key, value in state.items()}
+    read = dict(filter_for(dict(state), network)) if filter_for else dict(state)
+    return read, sorted(key for key, value in read.items() if value.shape != shapes.get(key, value.shape))
