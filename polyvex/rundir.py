@@ -220,7 +220,7 @@ def _has_tables(values: list[Any]) -> bool:
 
 def _left_over(name: str) -> bool:
     """Whether a file says nothing of what a directory is: a hold, or what a process that was killed left half done."""
-    return name.startswith(".") or name.endswith(".part")
+    return name == BUSY or name.endswith((".part", ".store"))
 
 
 def _content(recipe: Mapping[str, Any], options: Recipe) -> dict[str, Any]:

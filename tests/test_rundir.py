@@ -121,3 +121,17 @@ def test_tables_that_are_missing_are_counted_and_not_printed() -> None:
         "stages.0.name: 'a' there, 'c' here",
         "moe: a table there, missing here",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "free"), [(".busy", True), ("recipe.toml.7.part", True), (".git", False), ("x", False)]
+)
+def test_only_what_a_killed_start_leaves_is_no_content(
+    name: str, free: bool, tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    (tmp_path / name).touch()
+    if free:
+        assert RunDirectory(tmp_path).check(tiny_recipe()) is False
+        return
+    with pytest.raises(RunError, match="is not empty and not a run"):
+        RunDirectory(tmp_path).check(tiny_recipe())

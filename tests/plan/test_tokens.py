@@ -91,7 +91,7 @@ class Merged(Fusion):
         return [TokenShape(tokens=inputs[0].tokens, dim=dim, grid=inputs[0].grid)]
 
     def forward(self, parts: Sequence[VisualTokens]) -> VisualTokens:
-        raise NotImplementedError
+        raise AssertionError("a plan fuses nothing")
 
 
 class MergedPlugin:

@@ -13,6 +13,7 @@ from polyvex.answer import load
 from polyvex.encoders import WeightsPlace
 from polyvex.errors import DataError
 from polyvex.hooks.manager import Registries
+from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.recipe import Recipe
 from polyvex.rundir import RunDirectory
 from polyvex.training.evaluate import evaluate_run
@@ -113,23 +114,27 @@ def test_the_runs_own_encoders_need_no_weight_file(
     assert evaluated(run, registries, cache=cache)[0].answers == evaluated(run, registries)[0].answers
 
 
-def test_answers_of_an_interrupted_evaluation_are_kept(
-    finished: RunDirectory, registries: Registries, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from polyvex.model import PolyvexForConditionalGeneration as Model
-
-    whole, _ = evaluated(finished, registries)
+def interrupt_at(patch: pytest.MonkeyPatch, batch: int) -> list[int]:
+    """Ctrl-C in that batch, the first time that it is asked; returns a list that grows by each batch's size."""
     asked: list[int] = []
-    plain = Model.generate
+    plain = PolyvexForConditionalGeneration.generate
 
     def generate(self: Any, **inputs: Any) -> Any:
         asked.append(len(inputs["input_ids"]))
-        if len(asked) == 3:
+        if len(asked) == batch:
             raise KeyboardInterrupt
         return plain(self, **inputs)
 
+    patch.setattr(PolyvexForConditionalGeneration, "generate", generate)
+    return asked
+
+
+def test_answers_of_an_interrupted_evaluation_are_kept(
+    finished: RunDirectory, registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = evaluated(finished, registries)
     with monkeypatch.context() as patch:
-        patch.setattr(Model, "generate", generate)
+        asked = interrupt_at(patch, 3)
         with pytest.raises(KeyboardInterrupt):
             evaluated(finished, registries)
         partial = finished.evaluation("test-12").with_suffix(".part.jsonl")
@@ -143,19 +148,8 @@ def test_answers_of_an_interrupted_evaluation_are_kept(
 def test_kept_answers_are_not_taken_for_other_pictures(
     finished: RunDirectory, registries: Registries, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polyvex.model import PolyvexForConditionalGeneration as Model
-
-    asked: list[int] = []
-    plain = Model.generate
-
-    def generate(self: Any, **inputs: Any) -> Any:
-        asked.append(len(inputs["input_ids"]))
-        if len(asked) == 2:
-            raise KeyboardInterrupt
-        return plain(self, **inputs)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Model, "generate", generate)
+        asked = interrupt_at(patch, 2)
         with pytest.raises(KeyboardInterrupt):
             evaluated(finished, registries)
         first, second = sorted(folder.glob("*.png"))[-2:]
