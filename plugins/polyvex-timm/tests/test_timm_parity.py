@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -101,6 +102,17 @@ def test_pixels_are_those_of_timms_own_transform() -> None:
     )
     image = picture()
     assert torch.allclose(TimmEncoder(options).transform(image), wanted(image), atol=1e-6)  # type: ignore[operator]
+
+
+def test_squashed_pixels_have_the_weights_interpolation_mean_and_deviation() -> None:
+    options = TimmOptions(checkpoint="vit_tiny_patch16_224.augreg_in21k", image_size=64)
+    settings = timm.get_pretrained_cfg(options.checkpoint)
+    assert settings.interpolation == "bicubic"
+    image = picture()
+    small = image.resize((64, 64), Image.Resampling.BICUBIC)
+    values = torch.from_numpy(np.asarray(small, dtype=np.float32)).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (settings.mean, settings.std))
+    assert torch.allclose(TimmEncoder(options).transform(image), (values - mean) / std, atol=1e-6)
 
 
 def test_nothing_is_cut_by_default() -> None:
