@@ -194,10 +194,12 @@ def test_the_last_small_group_of_an_epoch_counts_as_one_step(run: Run, one_stage
     # 5 samples in groups of 4 passes of one: the second step has a single pass, and the mean is over two steps.
     data = {"use": "jsonl", "folder": str(tiny_data), "train_limit": 5}
     stage = one_stage(batch_size=4, accumulate=4, steps=4)
-    lines = metrics_of(run(**stage, data=data, training={"log_every": 2}))
-    assert len(lines) == 2
-    for line in lines:
-        assert line["loss"] == pytest.approx(line["answer_loss"], rel=1e-5)
+    each = metrics_of(run(**stage, data=data, out="each"))
+    pairs = metrics_of(run(**stage, data=data, training={"log_every": 2}, out="pairs"))
+    assert [line["step"] for line in pairs] == [2, 4]
+    for line, first, second in zip(pairs, each[::2], each[1::2], strict=True):
+        for name in ("loss", "answer_loss"):
+            assert line[name] == pytest.approx((first[name] + second[name]) / 2, rel=1e-5)
 
 
 def test_weight_decay_reaches_the_optimizer(run: Run, one_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
