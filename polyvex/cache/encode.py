@@ -13,8 +13,9 @@ from polyvex.cache.images import ImageFiles, hash_images, image_paths
 from polyvex.cache.place import Place, cache_root, places
 from polyvex.cache.store import TokenStore
 from polyvex.data.base import Sample
-from polyvex.encoders.base import VisionEncoder
+from polyvex.encoders.base import EncoderInputs, VisionEncoder
 from polyvex.encoders.images import open_image
+from polyvex.encoders.inputs import map_inputs, run_encoder, stack_inputs
 from polyvex.errors import DataError
 from polyvex.hooks.manager import Registries
 from polyvex.progress import bar
@@ -177,8 +178,9 @@ def _encode_missing(
             for batch in _batches(encoder, missing, recipe.cache.batch_size, unreadable):
                 if not batch:
                     continue
-                pixels = torch.stack([pixels for _, pixels in batch]).to(device)
-                values.append(encoder(pixels).values.to("cpu", dtype))
+                inputs = stack_inputs([inputs for _, inputs in batch])
+                tokens = run_encoder(encoder, map_inputs(inputs, lambda value: value.to(device)))
+                values.append(tokens.values.to("cpu", dtype))
                 images.extend(image for image, _ in batch)
                 progress_bar.update(len(batch))
                 if len(images) >= SHARD:
@@ -190,14 +192,14 @@ def _encode_missing(
 
 def _batches(
     encoder: VisionEncoder, missing: dict[str, str], size: int, unreadable: dict[str, str]
-) -> Iterator[list[tuple[str, Tensor]]]:
+) -> Iterator[list[tuple[str, EncoderInputs]]]:
     """Decode and transform ahead of the encoder, a batch at a time; each content once."""
     paths: dict[str, list[str]] = {}
     for path, image in missing.items():
         paths.setdefault(image, []).append(path)
     todo = list(paths.items())
 
-    def prepare(item: tuple[str, list[str]]) -> tuple[str, Tensor] | None:
+    def prepare(item: tuple[str, list[str]]) -> tuple[str, EncoderInputs] | None:
         image, same = item
         try:
             return image, encoder.transform(open_image(same[0]))
@@ -217,5 +219,5 @@ def _batches(
             yield _kept(ahead)
 
 
-def _kept(prepared: Iterator[tuple[str, Tensor] | None]) -> list[tuple[str, Tensor]]:
+def _kept(prepared: Iterator[tuple[str, EncoderInputs] | None]) -> list[tuple[str, EncoderInputs]]:
     return [item for item in prepared if item is not None]

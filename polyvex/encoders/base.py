@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic
 
-from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, nn
 from typing_extensions import TypeVar
@@ -13,6 +12,9 @@ from typing_extensions import TypeVar
 from polyvex.encoders.weights import WeightsReport
 from polyvex.options import Options
 from polyvex.tokens import TokenShape, VisualTokens
+
+EncoderInputs = Tensor | dict[str, Tensor]
+"""What a transform gives: pixels [3 height width]; or tensors by name, ``pixels`` among them, each of a fixed shape."""
 
 
 class EncoderOptions(Options):
@@ -36,7 +38,7 @@ class EncoderFacts:
 
     ``image_size`` is (height, width) in pixels after the transform, ``parameters`` counts the network's weights,
     ``flops`` one image's forward (multiply and add count as two; None when unknown), ``source`` says who trained
-    it on what.
+    it on what. ``crops`` tells that the transform cuts the image's border off: such an encoder cannot be given tiles.
     """
 
     shape: TokenShape
@@ -45,6 +47,17 @@ class EncoderFacts:
     license: License
     source: str
     flops: int | None = None
+    crops: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A part of a picture in pixels: its upper left corner, and its extent."""
+
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +112,28 @@ class VisionEncoder(nn.Module, ABC, Generic[OptionsT]):
             WeightsError: if they are missing, damaged, or of another architecture.
         """
 
-    @abstractmethod
-    def transform(self, image: Image) -> Float[Tensor, "3 height width"]:
-        """Turn an RGB image of any size into this encoder's pixels, with its own size, mean and deviation."""
+    @classmethod
+    def content(cls, options: OptionsT, size: tuple[int, int]) -> Box:
+        """Where the pixels of :meth:`transform` show the image; the rest is padding, whose tokens are left out.
+
+        Args:
+            size: height and width of an image. The answer may depend on nothing else.
+        """
+        height, width = cls.describe(options).image_size
+        return Box(top=0, left=0, height=height, width=width)
 
     @abstractmethod
-    def forward(self, pixels: Float[Tensor, "images 3 height width"]) -> VisualTokens:
-        """Encode pixels. Tokens are row-major on the grid of :meth:`describe`; class tokens are left out."""
+    def transform(self, image: Image) -> EncoderInputs:
+        """Turn an image of any mode and size into this encoder's pixels, with its own size, mean and deviation.
+
+        Most encoders return the pixels alone, [3 height width]. One that looks at more, such as words and their
+        boxes, returns tensors by name, with the pixels as ``pixels``; :meth:`forward` gets all of them by these names.
+        """
+
+    @abstractmethod
+    def forward(self, *inputs: Any, **named: Any) -> VisualTokens:
+        """Encode ``pixels`` [images 3 height width], and by name whatever else :meth:`transform` returned.
+
+        Tokens are row-major on the grid of :meth:`describe`; class tokens are left out. Encoders write their own
+        arguments: ``def forward(self, pixels: Tensor)``, or ``def forward(self, pixels: Tensor, words: Tensor)``.
+        """

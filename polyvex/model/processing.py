@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
 from polyvex.data.batches import pad_left
 from polyvex.data.prompt import IMAGE, PromptEncoder
-from polyvex.encoders.base import VisionEncoder
+from polyvex.encoders.base import EncoderInputs, VisionEncoder
 from polyvex.encoders.images import to_rgb
+from polyvex.encoders.inputs import stack_inputs
 from polyvex.errors import ContractError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model.config import PolyvexConfig
@@ -128,11 +128,11 @@ class PolyvexProcessor(ProcessorMixin):
             data["pixel_values"] = self.pixels(pictures)
         return Inputs(data)
 
-    def pixels(self, images: Sequence[Image]) -> dict[str, Tensor]:
+    def pixels(self, images: Sequence[Image]) -> dict[str, EncoderInputs]:
         """Each encoder's pixels of all images, by the encoder's own transform."""
         upright = [to_rgb(image) for image in images]
         return {
-            name: torch.stack([one.transform(image) for image in upright]) for name, one in self._transforms.items()
+            name: stack_inputs([one.transform(image) for image in upright]) for name, one in self._transforms.items()
         }
 
     def to_dict(self) -> dict[str, Any]:

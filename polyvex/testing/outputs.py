@@ -5,7 +5,8 @@ import copy
 import torch
 
 from polyvex.encoders import EncoderFacts, EncoderOptions, VisionEncoder
-from polyvex.testing.probes import encode, expect, largest_difference, random_pixels
+from polyvex.encoders.inputs import run_encoder
+from polyvex.testing.probes import encode, expect, inputs_for, largest_difference, random_pixels
 from polyvex.tokens import VisualTokens
 
 
@@ -81,17 +82,17 @@ def check_dtype(encoder: VisionEncoder, facts: EncoderFacts) -> None:
 def check_gradients(encoder: VisionEncoder, facts: EncoderFacts) -> None:
     """Frozen, the encoder builds no graph; unfrozen, gradients reach its parameters."""
     name = type(encoder).__name__
-    pixels = random_pixels(facts, 1)
+    inputs = inputs_for(encoder, random_pixels(facts, 1))
     probe = copy.deepcopy(encoder).requires_grad_(False)
     with torch.enable_grad():
         expect(
-            not probe(pixels).values.requires_grad,
+            not run_encoder(probe, inputs).values.requires_grad,
             f"{name} returned tokens that require a gradient although all its parameters are frozen",
         )
         parameters = dict(probe.requires_grad_(True).named_parameters())
         if not parameters:
             return
-        values = probe(pixels).values
+        values = run_encoder(probe, inputs).values
         expect(
             values.requires_grad,
             f"{name} cuts the gradient, so that no recipe could train it; leave torch.no_grad and detach to the caller",

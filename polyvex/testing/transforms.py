@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 
 from polyvex.encoders import EncoderFacts, VisionEncoder
-from polyvex.testing.probes import encode, expect
+from polyvex.encoders.inputs import map_inputs, pixels_of, run_encoder, stack_inputs
+from polyvex.testing.probes import expect
 
 
 def odd_images() -> dict[str, Image.Image]:
@@ -30,12 +31,19 @@ def check_transform(encoder: VisionEncoder, facts: EncoderFacts) -> None:
     """Any image becomes finite float32 pixels of the promised size, which the encoder takes. The image is kept."""
     name = type(encoder).__name__
     wanted = (3, *facts.image_size)
+    shapes: set[str] = set()
     for kind, image in odd_images().items():
         kept = image.tobytes()
         try:
-            pixels = encoder.transform(image)
+            given = encoder.transform(image)
         except Exception as error:
             raise AssertionError(f"{name}.transform fails on an image of kind '{kind}': {error}") from error
+        expect(
+            not isinstance(given, dict) or "pixels" in given,
+            f"{name}.transform gives {', '.join(given)}; expected 'pixels' among them",
+        )
+        pixels = pixels_of(given)
+        shapes.add(str(map_inputs(given, lambda value: torch.tensor(value.shape))))
         expect(
             tuple(pixels.shape) == wanted,
             f"{name}.transform gives pixels of shape {tuple(pixels.shape)} for an image of kind '{kind}'; "
@@ -47,7 +55,12 @@ def check_transform(encoder: VisionEncoder, facts: EncoderFacts) -> None:
         )
         expect(bool(pixels.isfinite().all()), f"{name}.transform gives values that are not finite for '{kind}'")
         expect(image.tobytes() == kept, f"{name}.transform changes the image that it is given; copy it first")
-    tokens = encode(encoder, encoder.transform(odd_images()["RGB"])[None])
+    expect(
+        len(shapes) == 1, f"{name}.transform gives tensors whose names or shapes differ from image to image: {shapes}"
+    )
+    batch = stack_inputs([encoder.transform(odd_images()["RGB"])])
+    with torch.no_grad():
+        tokens = run_encoder(encoder, batch)
     expect(bool(tokens.values.isfinite().all()), f"{name} returned values that are not finite for a transformed image")
 
 
@@ -57,7 +70,7 @@ def check_transform_is_upright(encoder: VisionEncoder, facts: EncoderFacts) -> N
     rows, cols = np.mgrid[0:64, 0:64]
     for side, lit in {"top": rows < 32, "left": cols < 32}.items():
         image = Image.fromarray(np.repeat((lit * 255).astype(np.uint8)[..., None], 3, axis=2))
-        pixels = encoder.transform(image).mean(dim=0)
+        pixels = pixels_of(encoder.transform(image)).mean(dim=0)
         height, width = pixels.shape
         first, last = (
             (pixels[: height // 2], pixels[height - height // 2 :])

@@ -1,0 +1,88 @@
+"""Weight files: where they may be on this machine, and how they are read without running anything that is in them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from polyvex.errors import WeightsError
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Names that a folder's weights may have, the preferred ones first: safetensors cannot run code."""
+
+COMMERCE_RULED_OUT = ("nc", "non-commercial", "noncommercial", "research", "other")
+"""Words of a licence's name that rule commerce out, or leave it open."""
+
+
+def find_in_folder(folder: str | Path, names: Sequence[str] = WEIGHT_FILES) -> Path | None:
+    """The weight file of a folder, safetensors before pickles; None if there is none."""
+    found = (Path(folder) / name for name in names)
+    return next((path for path in found if path.is_file()), None)
+
+
+def find_on_hub(repository: str, names: Sequence[str] = WEIGHT_FILES, *, revision: str | None = None) -> Path | None:
+    """A repository's file in the hub's local cache, safetensors before pickles. Nothing is fetched."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in names:
+        if isinstance(found := try_to_load_from_cache(repository, name, revision=revision), str):
+            return Path(found)
+    return None
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from safetensors, from what ``torch.save`` wrote, or from an index of several such files.
+
+    Pickles are read with ``weights_only=True``: nothing in them runs.
+
+    Raises:
+        WeightsError: if a file cannot be read, or holds something else than tensors by name.
+    """
+    if path.name.endswith(".index.json"):
+        return _read_index(path)
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"no weights at {path}") from None
+    except Exception as error:  # a damaged pickle raises whatever its bytes lead to, an IndexError for one
+        raise WeightsError(
+            f"{path}: not readable as weights, perhaps truncated; fetch it again. "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: holds no weights; expected a state dict as safetensors or as torch saves it")
+    return dict(state)
+
+
+def _read_index(path: Path) -> dict[str, Tensor]:
+    """All shards that an index names."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
+        shards = sorted({str(name) for name in names})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path}: not an index of weight files ({type(error).__name__}: {error})") from None
+    state: dict[str, Tensor] = {}
+    for name in shards:
+        if Path(name).name != name:
+            raise WeightsError(f"{path}: names the file {name!r}, which is not in its own folder")
+        state.update(read_weights(path.parent / name))
+    return state
+
+
+def allows_commerce(license_name: str | None) -> bool:
+    """Whether a licence allows commerce, by its name. One that nobody names, or ``other``, does not."""
+    if not license_name:
+        return False
+    words = license_name.lower().replace("_", "-")
+    return not any(part in words.split("-") or (len(part) > 5 and part in words) for part in COMMERCE_RULED_OUT)
