@@ -11,7 +11,7 @@ from polyvex.data.prompt import IMAGE
 from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import RecipeError
 from polyvex.hooks.manager import Registries, load_registries
-from polyvex.recipe.check import fused_shapes
+from polyvex.recipe.check import recipe_layouts
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import Recipe
 
@@ -64,16 +64,17 @@ def plugin_origins(recipe: Recipe, registries: Registries) -> dict[str, str]:
 def make_processor(recipe: Recipe, registries: Registries, texts: Iterable[str]) -> "PolyvexProcessor":
     """The processor, with a tokenizer trained on ``texts`` or loaded, as the recipe's language model wants it."""
     from polyvex.model import PolyvexProcessor
+    from polyvex.model.processing import stored_runs
 
     component = registries.language_models[recipe.lm.use](recipe.lm)
     tokenizer = component.tokenizer(texts)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
-    shapes = fused_shapes(recipe, registries, dim=component.config().get_text_config().hidden_size)
+    layouts = recipe_layouts(recipe, registries, dim=component.config().get_text_config().hidden_size)
     return PolyvexProcessor(
         tokenizer,
         encoders=encoder_tables(recipe),
         template=recipe.prompt.template,
-        visual_tokens=sum(shape.tokens for shape in shapes),
+        runs=stored_runs(layouts),
         plugins=plugin_origins(recipe, registries),
         registries=registries,
     )
@@ -82,12 +83,14 @@ def make_processor(recipe: Recipe, registries: Registries, texts: Iterable[str])
 def check_context(recipe: Recipe, registries: Registries) -> None:
     """Refuse a recipe whose visual tokens alone fill the language model's context, before anything is encoded.
 
+    Where they depend on the image, those of a tiny square one count; each sample is checked before it is trained on.
+
     Raises:
         RecipeError: with both numbers and the ways out.
     """
     config = registries.language_models[recipe.lm.use](recipe.lm).config().get_text_config()
     context = getattr(config, "max_position_embeddings", None)
-    tokens = sum(shape.tokens for shape in fused_shapes(recipe, registries, dim=config.hidden_size))
+    tokens = recipe_layouts(recipe, registries, dim=config.hidden_size).tokens((1, 1))
     if context and tokens >= context:
         raise RecipeError(
             [

@@ -1,46 +1,98 @@
 """The splice: visual tokens into the text sequence, counted before they are merged."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polyvex.errors import ContractError
-from polyvex.tokens import TEXT, LMInputs, SequenceLayout, VisualLayout, VisualTokens
+from polyvex.tokens import TEXT, Layouts, LMInputs, SequenceLayout, VisualLayout, VisualSequence
 
 
 def lay_out(
-    placeholders: Bool[Tensor, "batch seq"], valid: Bool[Tensor, "batch seq"], visual: VisualLayout
+    placeholders: Bool[Tensor, "batch seq"], valid: Bool[Tensor, "batch seq"], layouts: Layouts
 ) -> SequenceLayout:
-    """Say what sits at each place of a sequence, from its placeholders alone.
+    """Say what sits at each place of a sequence, from its placeholders.
 
     Args:
-        placeholders: true where a visual token goes; each image takes ``visual.tokens`` places.
+        placeholders: true where a visual token goes.
         valid: false on padding.
+        layouts: of each image, row after row; or one that all images share, and then their number follows from the
+            placeholders.
 
     Raises:
-        ContractError: if the placeholders of a row are not a whole number of images.
+        ContractError: if the placeholders of a row are not those of whole images.
     """
-    counts = placeholders.sum(dim=1)
-    if bad := [(row, count) for row, count in enumerate(counts.tolist()) if count % visual.tokens]:
-        row, count = bad[0]
-        raise ContractError(
-            f"row {row} has {count} placeholders, expected a multiple of {visual.tokens}, the visual tokens of one "
-            f"image. Was the prompt made by another recipe, or cut?"
-        )
-    order = placeholders.long().cumsum(dim=1) - 1
-    place = (order % visual.tokens).clamp(min=0)
-    source = visual.source.to(placeholders.device)
-    coords = visual.coords.to(placeholders.device)
+    images = torch.tensor(images_of_rows(placeholders.sum(dim=1).tolist(), layouts), device=placeholders.device)
+    order = (placeholders.flatten().long().cumsum(dim=0) - 1).clamp(min=0).view_as(placeholders)
+    if isinstance(layouts, VisualLayout):
+        flat, place = layouts, order % layouts.tokens
+        number = order // layouts.tokens
+    else:
+        flat = VisualLayout.joined([_nowhere(), *layouts])
+        place = (order + 1).clamp(max=flat.tokens - 1)
+        number = _numbers(layouts).to(placeholders.device)[place]
+    before = images.cumsum(dim=0) - images
+    source, view, coords = (part.to(placeholders.device)[place] for part in (flat.source, flat.view, flat.coords))
     return SequenceLayout(
-        image=torch.where(placeholders, order // visual.tokens, TEXT),
-        source=torch.where(placeholders, source[place], TEXT),
-        coords=torch.where(placeholders[..., None], coords[place], TEXT),
+        image=torch.where(placeholders, number - before[:, None], TEXT),
+        source=torch.where(placeholders, source, TEXT),
+        view=torch.where(placeholders, view, TEXT),
+        coords=torch.where(placeholders[..., None], coords, TEXT),
         valid=valid,
     )
 
 
+def images_of_rows(counts: list[int], layouts: Layouts) -> list[int]:
+    """Images of each row, from its number of placeholders.
+
+    Raises:
+        ContractError: if a row ends inside an image, or all rows together have other images than ``layouts``.
+    """
+    if isinstance(layouts, VisualLayout):
+        for row, count in enumerate(counts):
+            if count % layouts.tokens:
+                raise ContractError(
+                    f"row {row} has {count} placeholders, expected a multiple of {layouts.tokens}, the visual tokens "
+                    f"of one image. Was the prompt made by another recipe, or cut?"
+                )
+        return [count // layouts.tokens for count in counts]
+    sizes = [layout.tokens for layout in layouts]
+    images, rest = [], list(sizes)
+    for row, count in enumerate(counts):
+        taken, wanted = 0, count
+        while wanted > 0 and rest:
+            wanted -= rest.pop(0)
+            taken += 1
+        if wanted:
+            raise ContractError(
+                f"row {row} has {count} placeholders, which are not whole images: the images of the batch have "
+                f"{', '.join(map(str, sizes)) or 'no'} visual tokens. Was the prompt made for other images, or cut?"
+            )
+        images.append(taken)
+    if rest:
+        raise ContractError(
+            f"got {len(sizes)} images, but placeholders for {len(sizes) - len(rest)} of them. Each needs one <image>"
+        )
+    return images
+
+
+def _nowhere() -> VisualLayout:
+    """One place that no image has, so that a batch without images can be looked up too."""
+    return VisualLayout.on(torch.full((1, 2), TEXT), source=TEXT, view=TEXT)
+
+
+def _numbers(layouts: Sequence[VisualLayout]) -> Int[Tensor, " places"]:
+    """Number of the image of each token, behind the place that no image has."""
+    counts = torch.tensor([1, *(layout.tokens for layout in layouts)])
+    return (torch.arange(len(counts)) - 1).repeat_interleave(counts)
+
+
 def splice(
-    text: Float[Tensor, "batch seq dim"], placeholders: Bool[Tensor, "batch seq"], visual: VisualTokens | None
+    text: Float[Tensor, "batch seq dim"],
+    placeholders: Bool[Tensor, "batch seq"],
+    visual: Float[Tensor, "tokens dim"] | None,
 ) -> Float[Tensor, "batch seq dim"]:
     """Put visual tokens in their places, image after image, row after row.
 
@@ -52,32 +104,27 @@ def splice(
         if wanted:
             raise ContractError(f"got {wanted} placeholders but no image. Pass pixel_values or encoder_tokens")
         return text
-    images, tokens, dim = visual.values.shape
-    if images * tokens != wanted:
+    tokens, dim = visual.shape
+    if tokens != wanted:
         raise ContractError(
-            f"placeholders and visual tokens differ: got {wanted} placeholders for {images} images of {tokens} tokens "
-            f"each, expected {images * tokens}. Was the prompt made by another recipe?"
+            f"placeholders and visual tokens differ: got {wanted} placeholders for {tokens} visual tokens. Was the "
+            f"prompt made by another recipe, or for other images?"
         )
     if dim != text.shape[-1]:
         raise ContractError(
             f"visual tokens are {dim} wide, the language model's embeddings {text.shape[-1]}. Was the "
             f"fusion built for it?"
         )
-    values = visual.values.reshape(-1, dim).to(text.dtype)
-    return text.masked_scatter(placeholders[..., None], values)
+    return text.masked_scatter(placeholders[..., None], visual.to(text.dtype))
 
 
 def inputs_of(
     text: Float[Tensor, "batch seq dim"],
     placeholders: Bool[Tensor, "batch seq"],
     valid: Bool[Tensor, "batch seq"],
-    visual: VisualTokens | None,
-    layout: VisualLayout,
+    visual: VisualSequence | None,
+    layouts: Layouts,
 ) -> LMInputs:
     """Splice and lay out in one step: what the language model reads, and what sits where."""
-    return LMInputs(embeds=splice(text, placeholders, visual), layout=lay_out(placeholders, valid, layout))
-
-
-def image_counts(ids: Int[Tensor, "batch seq"], placeholder: int, visual: VisualLayout) -> list[int]:
-    """Images of each row, from its placeholders."""
-    return ((ids == placeholder).sum(dim=1) // visual.tokens).tolist()
+    embeds = splice(text, placeholders, visual.values if visual is not None else None)
+    return LMInputs(embeds=embeds, layout=lay_out(placeholders, valid, layouts))

@@ -4,6 +4,7 @@ Axis names: ``images`` counts images of a batch, ``tokens`` visual tokens of one
 the language model's axes, ``dim`` is a width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,28 +57,51 @@ class TokenShape:
 class VisualLayout:
     """Where each visual token of one image comes from.
 
-    ``source`` is the index of its encoder in the order of the recipe, ``coords`` its row and column there (-1
-    without a grid). Every image of a model has the same layout.
+    ``source`` is the index of its encoder in the order of the recipe, ``view`` counts that encoder's views of the
+    image (the whole image, then its tiles put together), ``coords`` is its row and column there: -1 without a grid,
+    and the column alone is -1 for the token that ends a row.
     """
 
     source: Int[Tensor, " tokens"]
+    view: Int[Tensor, " tokens"]
     coords: Int[Tensor, "tokens 2"]
 
     @classmethod
-    def of(cls, shapes: list[TokenShape]) -> "VisualLayout":
-        """Lay the runs of several encoders side by side, in order."""
-        source = [torch.full((shape.tokens,), index) for index, shape in enumerate(shapes)]
-        return cls(source=torch.cat(source), coords=torch.cat([shape.coords() for shape in shapes]))
+    def of(cls, shapes: Sequence[TokenShape]) -> "VisualLayout":
+        """Lay the runs of several encoders side by side, in order; each has one view."""
+        return cls.joined([cls.on(shape.coords(), source=index) for index, shape in enumerate(shapes)])
+
+    @classmethod
+    def on(cls, coords: Int[Tensor, "tokens 2"], *, source: int, view: int = 0) -> "VisualLayout":
+        """The tokens of one view of one encoder."""
+        tokens = len(coords)
+        return cls(source=torch.full((tokens,), source), view=torch.full((tokens,), view), coords=coords)
+
+    @classmethod
+    def joined(cls, layouts: Sequence["VisualLayout"]) -> "VisualLayout":
+        """Several layouts, one behind the other."""
+        return cls(
+            source=torch.cat([layout.source for layout in layouts]),
+            view=torch.cat([layout.view for layout in layouts]),
+            coords=torch.cat([layout.coords for layout in layouts]),
+        )
 
     @property
     def tokens(self) -> int:
-        """Visual tokens per image."""
+        """Number of visual tokens."""
         return self.source.shape[0]
+
+
+Layouts = VisualLayout | Sequence[VisualLayout]
+"""The layout that all images share, or one for each image, in order."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VisualTokens:
-    """Tokens of some images: from one encoder, or from all of them after fusion (then ``layout`` tells sources)."""
+    """Tokens of some images, all laid out alike: from one encoder, or from all of them after fusion.
+
+    With tiles, each tile is an image by itself until the views are put together behind the fusion.
+    """
 
     values: Float[Tensor, "images tokens dim"]
     layout: VisualLayout
@@ -99,16 +123,25 @@ class VisualTokens:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class VisualSequence:
+    """What the language model reads of some images, one image behind the other."""
+
+    values: Float[Tensor, "tokens dim"]
+    layouts: Layouts
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SequenceLayout:
     """What sits at each place of the language model's input.
 
-    ``image`` counts the images of a row from 0, ``source`` and ``coords`` are as in :class:`VisualLayout`; all are
-    -1 on text. ``valid`` is false on padding. Made once, at the splice; position schemes, masks and routing
+    ``image`` counts the images of a row from 0, ``source``, ``view`` and ``coords`` are as in :class:`VisualLayout`;
+    all are -1 on text. ``valid`` is false on padding. Made once, at the splice; position schemes, masks and routing
     statistics read it.
     """
 
     image: Int[Tensor, "batch seq"]
     source: Int[Tensor, "batch seq"]
+    view: Int[Tensor, "batch seq"]
     coords: Int[Tensor, "batch seq 2"]
     valid: Bool[Tensor, "batch seq"]
 

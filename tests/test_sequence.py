@@ -5,16 +5,15 @@ import torch
 from torch import Tensor
 
 from polyvex.errors import ContractError
-from polyvex.sequence import image_counts, inputs_of, lay_out, splice
-from polyvex.tokens import TEXT, Grid, TokenShape, VisualLayout, VisualTokens
+from polyvex.sequence import images_of_rows, inputs_of, lay_out, splice
+from polyvex.tokens import TEXT, Grid, TokenShape, VisualLayout, VisualSequence
 
 # One image is three tokens: two of encoder 0 on a grid of 1 × 2, one of encoder 1 without a grid.
 LAYOUT = VisualLayout.of([TokenShape(tokens=2, dim=4, grid=Grid(rows=1, cols=2)), TokenShape(tokens=1, dim=4)])
 
 
-def tokens(images: int, dim: int = 4) -> VisualTokens:
-    values = torch.arange(1.0, images * 3 * dim + 1).reshape(images, 3, dim)
-    return VisualTokens(values=values, layout=LAYOUT)
+def tokens(images: int, dim: int = 4) -> Tensor:
+    return torch.arange(1.0, images * 3 * dim + 1).reshape(images * 3, dim)
 
 
 def places(*rows: str) -> Tensor:
@@ -27,9 +26,9 @@ def test_visual_tokens_go_to_their_places_in_order() -> None:
     marks = places("tttxxxtt", "txxxxxxt")  # one image in the first row, two in the second
     visual = tokens(3)
     spliced = splice(text, marks, visual)
-    assert torch.equal(spliced[0, 3:6], visual.values[0])
-    assert torch.equal(spliced[1, 1:4], visual.values[1])
-    assert torch.equal(spliced[1, 4:7], visual.values[2])
+    assert torch.equal(spliced[0, 3:6], visual[:3])
+    assert torch.equal(spliced[1, 1:4], visual[3:6])
+    assert torch.equal(spliced[1, 4:7], visual[6:])
 
 
 def test_text_stays_where_it_was() -> None:
@@ -40,7 +39,7 @@ def test_text_stays_where_it_was() -> None:
 
 def test_placeholders_of_one_image_need_not_touch() -> None:
     spliced = splice(torch.zeros(1, 5, 4), places("xtxtx"), tokens(1))
-    assert torch.equal(spliced[0, [0, 2, 4]], tokens(1).values[0])
+    assert torch.equal(spliced[0, [0, 2, 4]], tokens(1))
 
 
 @pytest.mark.parametrize(("row", "images", "wanted"), [("xxxxxxtt", 1, 6), ("xxxttttt", 2, 3), ("tttttttt", 1, 0)])
@@ -48,8 +47,8 @@ def test_surplus_and_missing_tokens_are_an_error_with_both_numbers(row: str, ima
     with pytest.raises(ContractError) as caught:
         splice(torch.zeros(1, 8, 4), places(row), tokens(images))
     assert str(caught.value) == (
-        f"placeholders and visual tokens differ: got {wanted} placeholders for {images} images of 3 tokens each, "
-        f"expected {images * 3}. Was the prompt made by another recipe?"
+        f"placeholders and visual tokens differ: got {wanted} placeholders for {images * 3} visual tokens. "
+        "Was the prompt made by another recipe, or for other images?"
     )
 
 
@@ -79,11 +78,11 @@ def test_other_width_is_an_error_with_both_widths() -> None:
 def test_gradients_reach_text_and_visual_tokens_and_no_placeholder() -> None:
     text = torch.zeros(1, 5, 4, requires_grad=True)
     visual = tokens(1)
-    visual.values.requires_grad_(True)
+    visual.requires_grad_(True)
     splice(text, places("txxxt"), visual).sum().backward()
-    assert visual.values.grad is not None
+    assert visual.grad is not None
     assert text.grad is not None
-    assert torch.equal(visual.values.grad, torch.ones(1, 3, 4))
+    assert torch.equal(visual.grad, torch.ones(3, 4))
     # What was embedded at a placeholder is thrown away, so no gradient may reach it.
     assert text.grad[0, :, 0].tolist() == [1, 0, 0, 0, 1]
 
@@ -118,12 +117,42 @@ def test_part_of_an_image_is_an_error_with_the_row() -> None:
 def test_splice_and_layout_agree() -> None:
     marks = places("txxxt")
     valid = torch.ones(1, 5, dtype=torch.bool)
-    inputs = inputs_of(torch.zeros(1, 5, 4), marks, valid, tokens(1), LAYOUT)
+    inputs = inputs_of(torch.zeros(1, 5, 4), marks, valid, VisualSequence(values=tokens(1), layouts=LAYOUT), LAYOUT)
     assert torch.equal(inputs.layout.image != TEXT, marks)
-    assert torch.equal(inputs.embeds[marks], tokens(1).values[0])
+    assert torch.equal(inputs.embeds[marks], tokens(1))
     assert inputs.layout.valid is valid
 
 
 def test_images_per_row() -> None:
-    ids = torch.tensor([[7, 7, 7, 1], [1, 1, 1, 1], [2, 7, 7, 7]])
-    assert image_counts(ids, 7, LAYOUT) == [1, 0, 1]
+    assert images_of_rows([3, 0, 6], LAYOUT) == [1, 0, 2]
+
+
+def of(*counts: int) -> list[VisualLayout]:
+    """Layouts of images of one encoder that have so many tokens, in one row."""
+    return [VisualLayout.of([TokenShape(tokens=count, dim=4, grid=Grid(rows=1, cols=count))]) for count in counts]
+
+
+def test_images_of_different_sizes_take_their_places_in_order() -> None:
+    layout = lay_out(places("txxtxxx", "xttttxt"), torch.ones(2, 7, dtype=torch.bool), of(2, 3, 1, 1))
+    assert layout.image.tolist() == [[TEXT, 0, 0, TEXT, 1, 1, 1], [0, TEXT, TEXT, TEXT, TEXT, 1, TEXT]]
+    assert layout.coords[..., 1].tolist() == [[TEXT, 0, 1, TEXT, 0, 1, 2], [0, TEXT, TEXT, TEXT, TEXT, 0, TEXT]]
+    assert layout.view[0].tolist() == [TEXT, 0, 0, TEXT, 0, 0, 0]
+
+
+def test_text_alone_has_no_layout_of_images() -> None:
+    layout = lay_out(places("ttt"), torch.ones(1, 3, dtype=torch.bool), [])
+    assert layout.image.tolist() == layout.source.tolist() == layout.view.tolist() == [[TEXT] * 3]
+
+
+@pytest.mark.parametrize(
+    ("counts", "images", "message"),
+    [
+        ([2], (3,), "row 0 has 2 placeholders, which are not whole images: the images of the batch have 3 visual"),
+        ([3, 4], (3, 3), "row 1 has 4 placeholders, which are not whole images"),
+        ([2], (), "row 0 has 2 placeholders, which are not whole images: the images of the batch have no visual"),
+        ([3], (3, 5), "got 2 images, but placeholders for 1 of them"),
+    ],
+)
+def test_images_that_are_not_whole_are_an_error(counts: list[int], images: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        images_of_rows(counts, of(*images))

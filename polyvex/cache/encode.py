@@ -15,7 +15,8 @@ from polyvex.cache.store import TokenStore
 from polyvex.data.base import Sample
 from polyvex.encoders.base import EncoderInputs, VisionEncoder
 from polyvex.encoders.images import open_image
-from polyvex.encoders.inputs import map_inputs, run_encoder, stack_inputs
+from polyvex.encoders.inputs import run_encoder, stack_inputs, to_like
+from polyvex.encoders.views import EncoderViews
 from polyvex.errors import DataError
 from polyvex.hooks.manager import Registries
 from polyvex.progress import bar
@@ -57,7 +58,7 @@ class TokenCache:
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def tokens(self, paths: Sequence[str]) -> dict[str, Tensor]:
-        """Tokens [images tokens dim] of each encoder by name, in float32."""
+        """Tokens [tiles tokens dim] of each encoder by name, image after image, in float32."""
         hashes = [self.files.hashes[path] for path in paths]
         return {name: store.read(hashes).float() for name, store in self.stores.items()}
 
@@ -161,48 +162,64 @@ def _encode_missing(
 ) -> dict[str, str]:
     """Encode in batches, write in shards; return what could not be decoded. Ctrl-C keeps all whole shards."""
     unreadable: dict[str, str] = {}
-    device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
     dtype = getattr(torch, recipe.cache.dtype)
-    images: list[str] = []
-    values: list[Tensor] = []
+    views = EncoderViews(kind=type(encoder), options=encoder.options, tiling=place.tiling)
+    done: list[Encoded] = []
 
     def flush() -> None:
-        if images:
-            store.write(images, torch.cat(values))
-            images.clear()
-            values.clear()
+        if done:
+            tokens = torch.cat([values for _, values in done])
+            store.write([image for image, _ in done], tokens, [len(values) for _, values in done])
+            done.clear()
 
     progress_bar = bar(total=len(missing), desc=f"encode {place.encoder}", unit="image", disable=not progress)
     with progress_bar, torch.inference_mode():
         try:
-            for batch in _batches(encoder, missing, recipe.cache.batch_size, unreadable):
-                if not batch:
-                    continue
-                inputs = stack_inputs([inputs for _, inputs in batch])
-                tokens = run_encoder(encoder, map_inputs(inputs, lambda value: value.to(device)))
-                values.append(tokens.values.to("cpu", dtype))
-                images.extend(image for image, _ in batch)
+            for batch in _batches(encoder, views, missing, recipe.cache.batch_size, unreadable):
+                done += [(image, values.to("cpu", dtype)) for image, values in _run(encoder, batch, recipe)]
                 progress_bar.update(len(batch))
-                if len(images) >= SHARD:
+                if len(done) >= SHARD:
                     flush()
         finally:
             flush()
     return unreadable
 
 
+Prepared = tuple[str, list[EncoderInputs]]
+"""An image by its hash, and what the encoder looks at: one picture, or tiles."""
+
+Encoded = tuple[str, Tensor]
+"""An image by its hash, and its tokens [tiles tokens dim]."""
+
+
+def _run(encoder: VisionEncoder, batch: list[Prepared], recipe: Recipe) -> list[Encoded]:
+    """Encode all tiles of a batch, as many at a time as the recipe says."""
+    tiles = [tile for _, of_image in batch for tile in of_image]
+    like = next(encoder.parameters(), torch.empty(0))
+    size = recipe.cache.batch_size
+    values = [
+        run_encoder(encoder, to_like(stack_inputs(tiles[start : start + size]), like)).values
+        for start in range(0, len(tiles), size)
+    ]
+    if not values:
+        return []
+    split = torch.cat(values).split([len(of_image) for _, of_image in batch])
+    return [(image, own) for (image, _), own in zip(batch, split, strict=True)]
+
+
 def _batches(
-    encoder: VisionEncoder, missing: dict[str, str], size: int, unreadable: dict[str, str]
-) -> Iterator[list[tuple[str, EncoderInputs]]]:
+    encoder: VisionEncoder, views: EncoderViews, missing: dict[str, str], size: int, unreadable: dict[str, str]
+) -> Iterator[list[Prepared]]:
     """Decode and transform ahead of the encoder, a batch at a time; each content once."""
     paths: dict[str, list[str]] = {}
     for path, image in missing.items():
         paths.setdefault(image, []).append(path)
     todo = list(paths.items())
 
-    def prepare(item: tuple[str, list[str]]) -> tuple[str, EncoderInputs] | None:
+    def prepare(item: tuple[str, list[str]]) -> Prepared | None:
         image, same = item
         try:
-            return image, encoder.transform(open_image(same[0]))
+            return image, views.inputs(encoder, open_image(same[0]))
         except DataError as error:
             unreadable.update({path: str(error).replace(same[0], path) for path in same})
             return None
@@ -219,5 +236,5 @@ def _batches(
             yield _kept(ahead)
 
 
-def _kept(prepared: Iterator[tuple[str, EncoderInputs] | None]) -> list[tuple[str, EncoderInputs]]:
+def _kept(prepared: Iterator[Prepared | None]) -> list[Prepared]:
     return [item for item in prepared if item is not None]

@@ -13,6 +13,7 @@ from typing import Any
 
 import platformdirs
 
+from polyvex.encoders.tiling import Tiling
 from polyvex.encoders.weights import sha256_of
 from polyvex.hooks.manager import Registries
 from polyvex.recipe.model import encoder_names
@@ -21,7 +22,7 @@ from polyvex.recipe.schema import Recipe
 FOLDER = "POLYVEX_CACHE"
 """Environment variable: folder of the cache, instead of the platform's."""
 
-FORMAT = 2
+FORMAT = 3
 
 NO_NUMBERS = {"polyvex", "pydantic", "jaxtyping", "pytest"}
 """Requirements of plugins that no token depends on."""
@@ -43,6 +44,7 @@ class Place:
     encoder: str
     folder: Path
     about: dict[str, Any]
+    tiling: Tiling | None = None
 
 
 def places(
@@ -60,7 +62,7 @@ def places(
     for table, name in zip(recipe.encoders, encoder_names(recipe), strict=True):
         about = _about(table, recipe.cache.dtype, registries, weights[name] if weights else _digest(table, registries))
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        found[name] = Place(encoder=name, folder=root / f"{table.use}-{digest}", about=about)
+        found[name] = Place(encoder=name, folder=root / f"{table.use}-{digest}", about=about, tiling=table.tiling)
     return found
 
 

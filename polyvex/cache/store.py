@@ -1,4 +1,4 @@
-"""Tokens on disk: shards of equal-sized tensors, and an index from an image's hash to its row."""
+"""Tokens on disk: shards of equal-sized tensors, and an index from an image's hash to its rows, one for each tile."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from polyvex.encoders.weights import sha256_of
 from polyvex.errors import CacheError
 
 TABLE = """
-create table if not exists tokens (image text primary key, shard text not null, row integer not null);
+create table if not exists tokens (image text primary key, shard text not null, row integer not null,
+    tiles integer not null);
 create table if not exists shards (name text primary key, bytes integer not null, sha256 text not null);
 """
 
@@ -38,7 +40,7 @@ class TokenStore:
         self.folder = folder
         self.about = about
         self._shards: dict[str, Tensor] = {}
-        self._rows: dict[str, tuple[str, int]] = {}
+        self._rows: dict[str, tuple[str, int, int]] = {}
         self._digests: dict[str, str] = {}
         self.load_index()
 
@@ -54,7 +56,7 @@ class TokenStore:
                     index.execute("delete from tokens where shard = ?", (name,))
                     index.execute("delete from shards where name = ?", (name,))
             self._digests = dict(index.execute("select name, sha256 from shards").fetchall())
-            self._rows = {image: (shard, row) for image, shard, row in index.execute("select * from tokens")}
+            self._rows = {image: tuple(where) for image, *where in index.execute("select * from tokens")}
 
     def __contains__(self, image: str) -> bool:
         return image in self._rows
@@ -62,8 +64,17 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def write(self, images: Sequence[str], values: Float[Tensor, "images tokens dim"]) -> None:
-        """Add one shard."""
+    def write(
+        self, images: Sequence[str], values: Float[Tensor, "tiles tokens dim"], tiles: Sequence[int] | None = None
+    ) -> None:
+        """Add one shard.
+
+        Args:
+            tiles: how many of the ``values`` belong to each image; one if not given.
+        """
+        counts = [1] * len(images) if tiles is None else list(tiles)
+        if sum(counts) != len(values):
+            raise CacheError(f"got {len(values)} tiles for {len(images)} images, expected {sum(counts)}")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_about()
         name = f"{uuid.uuid4().hex}.safetensors"
@@ -71,22 +82,24 @@ class TokenStore:
         save_file({"tokens": values.contiguous()}, half_done)
         size, digest = half_done.stat().st_size, sha256_of(half_done)
         os.replace(half_done, self.folder / name)
+        starts = [0, *accumulate(counts)]
+        rows = [(image, name, start, count) for image, start, count in zip(images, starts, counts, strict=False)]
         with self._index() as index:
             index.execute("insert into shards values (?, ?, ?)", (name, size, digest))
-            rows = [(image, name, row) for row, image in enumerate(images)]
-            index.executemany("insert or ignore into tokens values (?, ?, ?)", rows)
+            index.executemany("insert or ignore into tokens values (?, ?, ?, ?)", rows)
         self._digests[name] = digest
-        self._rows.update({image: (name, row) for row, image in enumerate(images) if image not in self._rows})
+        self._rows.update({image: (name, start, count) for image, _, start, count in rows if image not in self._rows})
 
-    def read(self, images: Sequence[str]) -> Float[Tensor, "images tokens dim"]:
-        """Tokens of some images, in that order, in the precision of the disk.
+    def read(self, images: Sequence[str]) -> Float[Tensor, "tiles tokens dim"]:
+        """Tokens of some images, in that order, tile after tile, in the precision of the disk.
 
         Raises:
             CacheError: if an image is not in the cache, or its shard is damaged. The shard is named.
         """
         if lost := [image for image in images if image not in self._rows]:
             raise CacheError(f"{len(lost)} images are not in the cache {self.folder}. Run: polyvex cache RECIPE")
-        return torch.stack([self._shard(shard)[row] for shard, row in (self._rows[image] for image in images)])
+        where = [self._rows[image] for image in images]
+        return torch.cat([self._shard(shard)[row : row + tiles] for shard, row, tiles in where])
 
     def _shard(self, name: str) -> Tensor:
         if name not in self._shards:

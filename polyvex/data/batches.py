@@ -1,4 +1,4 @@
-"""From samples to batches: ids, labels, and the cached tokens of their images."""
+"""From samples to batches: ids, labels, and what the model needs of their images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from polyvex.data.base import Sample
-from polyvex.data.prompt import IGNORED, PromptEncoder
+from polyvex.data.prompt import IGNORED, CountTokens, PromptEncoder
 from polyvex.errors import DataError
 
-ReadTokens = Callable[[Sequence[str]], dict[str, Tensor]]
+ReadImages = Callable[[Sequence[str]], dict[str, Any]]
+"""From paths to a batch's entries for these images: ``encoder_tokens``, and whatever else the model needs of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +28,24 @@ class Example:
 class ExampleDataset(TorchDataset[Example]):
     """Samples as examples for training; ``images`` false leaves the images out of prompt and example alike.
 
+    Args:
+        count: how many visual tokens images take, where that depends on the image.
+
     Raises:
         DataError: if an example is longer than ``context`` tokens. It is not cut: that would lose its answer.
     """
 
-    def __init__(self, samples: Sequence[Sample], prompts: PromptEncoder, *, images: bool, context: int):
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        prompts: PromptEncoder,
+        *,
+        images: bool,
+        context: int,
+        count: CountTokens = len,
+    ):
         self.samples = samples
+        self.count = count
         self.prompts = prompts
         self.images = images
         self.context = context
@@ -43,7 +56,7 @@ class ExampleDataset(TorchDataset[Example]):
     def __getitem__(self, index: int) -> Example:
         sample = self.samples[index]
         pictures = sample.images if self.images else ()
-        ids, labels = self.prompts.example(sample.question, sample.answer, images=len(pictures))
+        ids, labels = self.prompts.example(sample.question, sample.answer, images=self.count(pictures))
         if len(ids) > self.context:
             raise DataError(
                 f"sample {sample.id} has {len(ids)} tokens, the language model's context holds {self.context}. "
@@ -54,14 +67,14 @@ class ExampleDataset(TorchDataset[Example]):
 
 @dataclass(frozen=True, kw_only=True)
 class Collator:
-    """Pads examples on the right and reads their images' tokens. Works on ``multiple``s, for aligned kernels."""
+    """Pads examples on the right and reads their images. Works on ``multiple``s, for aligned kernels."""
 
     pad: int
-    read_tokens: ReadTokens
+    read_images: ReadImages
     multiple: int = 8
 
     def __call__(self, examples: list[Example]) -> dict[str, Any]:
-        """A batch: ``input_ids``, ``attention_mask``, ``labels`` [batch seq], and ``encoder_tokens`` if any image."""
+        """A batch: ``input_ids``, ``attention_mask``, ``labels`` [batch seq], and what images need if there are any."""
         longest = max(len(example.ids) for example in examples)
         longest += -longest % self.multiple
         batch: dict[str, Any] = {
@@ -71,7 +84,7 @@ class Collator:
         }
         paths = [path for example in examples for path in example.images]
         if paths:
-            batch["encoder_tokens"] = self.read_tokens(paths)
+            batch.update(self.read_images(paths))
         return batch
 
 

@@ -1,11 +1,20 @@
 """From a question to token ids, and from an answer to labels: by construction, never by searching text."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from polyvex.errors import ContractError
+
 IMAGE = "<image>"
 """The placeholder's text; one stands for a whole image until it is repeated per visual token."""
+
+Images = int | Sequence[int]
+"""The number of images, or the visual tokens of each one."""
+
+CountTokens = Callable[[Sequence[str]], Images]
+"""From the paths of a sample's images to what their prompt needs: their number, or the visual tokens of each."""
 
 IGNORED = -100
 """Label of tokens that nothing is to be learned from."""
@@ -15,14 +24,15 @@ IGNORED = -100
 class PromptEncoder:
     """Turns questions and answers into ids for one model.
 
-    ``visual_tokens`` is the number of placeholders per image. The same functions make the prompts of training and
+    ``visual_tokens`` is the number of placeholders per image; None where it depends on the image, and then callers
+    say how many each one takes. The same functions make the prompts of training and
     of generation, so what the model is asked is what it was trained on, token by token.
     """
 
     tokenizer: Any
     template: str
     image_token_id: int
-    visual_tokens: int
+    visual_tokens: int | None
 
     def text(self, question: str, *, images: int = 1) -> str:
         """The prompt as text, with one ``<image>`` per image."""
@@ -30,23 +40,41 @@ class PromptEncoder:
         filled = [part.replace("{question}", question) for part in (before, after)]
         return filled[0] + IMAGE * images + filled[1]
 
-    def ids(self, text: str) -> list[int]:
+    def ids(self, text: str, *, images: Images | None = None) -> list[int]:
         """Token ids of a prompt: begin-of-sequence if the tokenizer has one, each ``<image>`` as placeholders."""
-        return self._join(text.split(IMAGE))
+        parts = text.split(IMAGE)
+        return self._join(parts, self.places(len(parts) - 1 if images is None else images))
 
-    def question(self, question: str, *, images: int = 1) -> list[int]:
-        """Token ids of a question in the template. ``<image>`` or ``</s>`` written in the question stays text."""
+    def question(self, question: str, *, images: Images = 1) -> list[int]:
+        """Token ids of a question in the template. ``<image>`` or ``</s>`` written in the question stays text.
+
+        Args:
+            images: the number of images, or the visual tokens of each.
+        """
         before, _, after = self.template.partition("{image}")
-        parts = [before, *[""] * (images - 1), after] if images else [before + after]
-        return self._join(parts, question)
+        places = self.places(images)
+        parts = [before, *[""] * (len(places) - 1), after] if places else [before + after]
+        return self._join(parts, places, question)
 
-    def _join(self, parts: list[str], question: str | None = None) -> list[int]:
+    def places(self, images: Images) -> list[int]:
+        """Placeholders of each image.
+
+        Raises:
+            ContractError: if they depend on the images, and only their number is given.
+        """
+        if not isinstance(images, int):
+            return list(images)
+        if images and self.visual_tokens is None:
+            raise ContractError("the visual tokens depend on the images; say how many each has, not how many there are")
+        return [self.visual_tokens or 0] * images
+
+    def _join(self, parts: list[str], places: list[int], question: str | None = None) -> list[int]:
         """Ids of text parts, with the placeholders of one image between each two."""
         begin = self.tokenizer.bos_token_id
         ids = [] if begin is None else [begin]
         for index, part in enumerate(parts):
             if index:
-                ids += [self.image_token_id] * self.visual_tokens
+                ids += [self.image_token_id] * places[index - 1]
             ids += self._plain(part) if question is None else self._filled(part, question)
         return ids
 
@@ -63,7 +91,7 @@ class PromptEncoder:
         before, mark, after = part.partition("{question}")
         return self._plain(before) + (self._literal(question) if mark else []) + self._plain(after)
 
-    def example(self, question: str, answer: str, *, images: int = 1) -> tuple[list[int], list[int]]:
+    def example(self, question: str, answer: str, *, images: Images = 1) -> tuple[list[int], list[int]]:
         """Ids and labels of a training example; labels cover the answer and the end of the sequence, nothing else."""
         prompt = self.question(question, images=images)
         reply = [*self._literal(answer), self.tokenizer.eos_token_id]

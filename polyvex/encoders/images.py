@@ -1,14 +1,19 @@
 """Open images of any kind as RGB, and the usual steps of a transform."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from polyvex.errors import DataError
+
+FIRST_SIDEWAYS = 5
+"""EXIF orientations from here to 8 lay the image on its side."""
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -17,10 +22,33 @@ def open_image(path: str | Path) -> Image.Image:
     Raises:
         DataError: if the file is missing, or is not an image that can be read. The path is named.
     """
+    with _named_errors(path), Image.open(path) as image:
+        image.load()
+        return to_rgb(image)
+
+
+def size_of(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an image of any kind once it is upright. Its pixels are not needed for most formats."""
+    height, width = image.height, image.width
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= FIRST_SIDEWAYS
+    return (width, height) if turned else (height, width)
+
+
+def size_of_file(path: str | Path) -> tuple[int, int]:
+    """Height and width of an image file, upright.
+
+    Raises:
+        DataError: as :func:`open_image`, for what shows without decoding the pixels.
+    """
+    with _named_errors(path), Image.open(path) as image:
+        return size_of(image)
+
+
+@contextmanager
+def _named_errors(path: str | Path) -> Iterator[None]:
+    """Name the file in whatever Pillow says of it."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            return to_rgb(image)
+        yield
     except FileNotFoundError:
         raise DataError(f"no image at {path}") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from polyvex.data.base import Sample
-from polyvex.data.batches import ReadTokens, pad_left, to_device
+from polyvex.data.batches import ReadImages, pad_left, to_device
+from polyvex.data.prompt import CountTokens
 from polyvex.evaluation.base import Metric
 from polyvex.progress import bar
 
@@ -100,12 +101,13 @@ def evaluate(
     model: Any,
     processor: Any,
     samples: Sequence[Sample],
-    read_tokens: ReadTokens,
+    read_images: ReadImages,
     *,
     metric: tuple[str, Metric],
     batch_size: int,
     max_new_tokens: int,
     name: str,
+    count: CountTokens = len,
     images: bool = True,
     skipped: int = 0,
     progress: bool = True,
@@ -118,6 +120,7 @@ def evaluate(
         metric: the metric and its name.
         batch_size: questions at a time.
         max_new_tokens: longest answer.
+        count: how many visual tokens images take, where that depends on the image.
         images: false asks without the images, which tells how far guessing gets.
         before: answers of an earlier call that was interrupted, by the number of their sample; these are not asked
             again. The caller knows that they belong to the same samples and model.
@@ -125,8 +128,8 @@ def evaluate(
     """
     model.eval()
     prompts = processor.prompts
-    counts = [len(sample.images) if images else 0 for sample in samples]
-    ids = [prompts.question(sample.question, images=count) for sample, count in zip(samples, counts, strict=True)]
+    shown = [sample.images if images else () for sample in samples]
+    ids = [prompts.question(sample.question, images=count(paths)) for sample, paths in zip(samples, shown, strict=True)]
     found = dict(before or {})
     order = sorted(set(range(len(samples))) - set(found), key=lambda index: len(ids[index]))
     ends = _ends(model)
@@ -134,9 +137,9 @@ def evaluate(
     for start in bar(starts, desc=f"answer {name}", unit="batch", disable=not progress):
         chosen = order[start : start + batch_size]
         batch: dict[str, Any] = pad_left([ids[index] for index in chosen], processor.tokenizer.pad_token_id)
-        paths = [path for index in chosen if counts[index] for path in samples[index].images]
+        paths = [path for index in chosen for path in shown[index]]
         if paths:
-            batch["encoder_tokens"] = read_tokens(paths)
+            batch.update(read_images(paths))
         batch = to_device(batch, model.device)
         output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
         new = output[:, batch["input_ids"].shape[1] :]

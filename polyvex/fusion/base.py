@@ -4,7 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from polyvex.options import Options
@@ -22,12 +24,15 @@ OptionsT = TypeVar("OptionsT", bound=FusionOptions, default=Any)
 class Fusion(nn.Module, ABC, Generic[OptionsT]):
     """Base of all fusions. Subclasses are final.
 
-    ``Options`` is the class of its options, ``summary`` one line for listings. The builder passes what a recipe
+    ``Options`` is the class of its options, ``summary`` one line for listings. ``separate`` tells that each encoder's
+    tokens come out as a run of their own that depends on no other encoder; then encoders may see an image in
+    different pieces, and :meth:`fuse_one` does the work. The builder passes what a recipe
     never writes: the shapes that the encoders emit (in recipe order) and the language model's width.
     """
 
     Options: ClassVar[type[FusionOptions]] = FusionOptions
     summary: ClassVar[str]
+    separate: ClassVar[bool] = False
 
     def __init__(self, options: OptionsT, *, inputs: Sequence[TokenShape], dim: int):
         super().__init__()
@@ -45,6 +50,21 @@ class Fusion(nn.Module, ABC, Generic[OptionsT]):
             ValueError: if these encoders cannot be fused with these options. Says the numbers and a way out.
         """
 
-    @abstractmethod
     def forward(self, parts: Sequence[VisualTokens]) -> VisualTokens:
-        """Fuse the tokens of the encoders, in recipe order; ``values`` come out as [images tokens dim]."""
+        """Fuse the tokens of the encoders, in recipe order; ``values`` come out as [images tokens dim].
+
+        A fusion that is ``separate`` has it from here; any other must write it.
+        """
+        if not self.separate:
+            raise NotImplementedError(f"{type(self).__name__} merges encoders, so it needs a forward of its own")
+        return VisualTokens(values=torch.cat(self.runs(parts), dim=1), layout=self.layout)
+
+    def fuse_one(self, index: int, values: Float[Tensor, "images tokens width"]) -> Float[Tensor, "images out dim"]:
+        """The run of encoder number ``index``, from its tokens alone. Only for a fusion that is ``separate``."""
+        raise NotImplementedError(f"{type(self).__name__} is not separate, so no encoder can be fused by itself")
+
+    def runs(self, parts: Sequence[VisualTokens]) -> list[Float[Tensor, "images out dim"]]:
+        """Each run that comes out, in order. With ``separate``, encoders may have different numbers of images."""
+        if self.separate:
+            return [self.fuse_one(index, part.values) for index, part in enumerate(parts)]
+        return list(self(parts).values.split([shape.tokens for shape in self.shapes], dim=1))

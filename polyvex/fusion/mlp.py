@@ -7,14 +7,13 @@ what others say of the paper. With one encoder and one patch per token it is exa
 from collections.abc import Sequence
 from typing import Annotated
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from polyvex.fusion.base import Fusion, FusionOptions
-from polyvex.tokens import Grid, TokenShape, VisualTokens
+from polyvex.tokens import Grid, TokenShape
 
 Patches = Annotated[int, Field(ge=1)]
 
@@ -39,6 +38,7 @@ class MLPFusion(Fusion[MLPFusionOptions]):
     """
 
     Options = MLPFusionOptions
+    separate = True
     summary = "first linear layer per encoder, further layers shared; m neighbouring patches per token (MouSi)"
 
     def __init__(self, options: MLPFusionOptions, *, inputs: Sequence[TokenShape], dim: int):
@@ -57,18 +57,10 @@ class MLPFusion(Fusion[MLPFusionOptions]):
             for index, (shape, m) in enumerate(zip(inputs, _patches(options, len(inputs)), strict=True))
         ]
 
-    def forward(self, parts: Sequence[VisualTokens]) -> VisualTokens:
-        """Fuse the encoders' tokens; see the class."""
-        hidden = [self._first(index, part.values) for index, part in enumerate(parts)]
-        if self.options.shared:
-            values = self.rest[0](torch.cat(hidden, dim=1))
-        else:
-            values = torch.cat([stack(run) for stack, run in zip(self.rest, hidden, strict=True)], dim=1)
-        return VisualTokens(values=values, layout=self.layout)
-
-    def _first(self, index: int, values: Float[Tensor, "images patches width"]) -> Float[Tensor, "images tokens dim"]:
+    def fuse_one(self, index: int, values: Float[Tensor, "images tokens width"]) -> Float[Tensor, "images out dim"]:
+        """Fuse one encoder's tokens; see the class."""
         joined = rearrange(values, "images (tokens m) width -> images tokens (m width)", m=self.patches[index])
-        return self.first[index](joined)
+        return self.rest[0 if self.options.shared else index](self.first[index](joined))
 
 
 def _rest(dim: int, depth: int) -> nn.Sequential:

@@ -1,10 +1,13 @@
 """From the tables of a configuration to the parts of a model."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from polyvex.encoders.base import VisionEncoder
+from polyvex.encoders.views import EncoderViews
 from polyvex.fusion.base import Fusion
 from polyvex.hooks.manager import Registries
+from polyvex.layouts import ImageLayouts, image_layouts
 from polyvex.model.config import PolyvexConfig
 from polyvex.moe.routers import Router, RouterOptions
 from polyvex.moe.upcycle import MoEOptions
@@ -18,12 +21,15 @@ from polyvex.tokens import TokenShape
 class Components:
     """The parts around a language model; ``router`` is its class and options.
 
-    ``encoders`` is empty where a configuration leaves them out; ``names`` and ``shapes`` are always there.
+    ``encoders`` is empty where a configuration leaves them out; ``names``, ``shapes`` (of one tile), ``views``
+    and ``layouts`` (of whole images, after fusion) are always there.
     """
 
     names: list[str]
     encoders: dict[str, VisionEncoder]
     shapes: list[TokenShape]
+    views: dict[str, EncoderViews]
+    layouts: ImageLayouts
     fusion: Fusion
     positions: PositionScheme
     moe: MoEOptions | None
@@ -36,24 +42,40 @@ def read_components(config: PolyvexConfig, registries: Registries, *, dim: int) 
     Raises:
         PluginError: if a plugin that the model needs is not installed.
     """
-    encoders: dict[str, VisionEncoder] = {}
-    names, shapes = [], []
-    for table in config.encoders or []:
-        origin = (config.plugins or {}).get(table["name"], "")
-        options = read_table(registries.encoders, table, keys=EncoderKeys, origin=origin)
-        kind = registries.encoders[options.use]
-        shapes.append(kind.describe(options).shape)
-        names.append(options.name)
-        if config.encoders_included:
-            encoders[options.name] = kind(options)
+    tables = read_encoders(config, registries)
+    kinds = [(registries.encoders[table.use], table) for table in tables]
+    shapes = [kind.describe(table).shape for kind, table in kinds]
+    encoders = {table.name: kind(table) for kind, table in kinds} if config.encoders_included else {}
     fusion_options = read_table(registries.fusions, config.fusion or {})
-    fusion = registries.fusions[fusion_options.use](fusion_options, inputs=shapes, dim=dim)
+    fusion_kind = registries.fusions[fusion_options.use]
+    layouts = image_layouts(kinds, (fusion_kind, fusion_options), dim=dim)
+    fusion = fusion_kind(fusion_options, inputs=shapes, dim=dim)
     scheme_options = read_table(registries.position_schemes, config.positions or {})
-    scheme = registries.position_schemes[scheme_options.use](scheme_options, layout=fusion.layout, dim=dim)
+    scheme = registries.position_schemes[scheme_options.use](scheme_options, layout=layouts.widest(), dim=dim)
     moe, router = read_experts(config, registries)
     return Components(
-        names=names, encoders=encoders, shapes=shapes, fusion=fusion, positions=scheme, moe=moe, router=router
+        names=[table.name for table in tables],
+        encoders=encoders,
+        shapes=shapes,
+        views={table.name: EncoderViews(kind=kind, options=table, tiling=table.tiling) for kind, table in kinds},
+        layouts=layouts,
+        fusion=fusion,
+        positions=scheme,
+        moe=moe,
+        router=router,
     )
+
+
+def read_encoders(config: PolyvexConfig, registries: Registries) -> list[Any]:
+    """The encoders' tables, checked, in order.
+
+    Raises:
+        PluginError: if a plugin that brought one of them is not installed.
+    """
+    return [
+        read_table(registries.encoders, table, keys=EncoderKeys, origin=(config.plugins or {}).get(table["name"], ""))
+        for table in config.encoders or []
+    ]
 
 
 def read_experts(

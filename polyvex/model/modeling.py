@@ -15,25 +15,31 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Gene
 from transformers.cache_utils import Cache
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from polyvex.encoders.inputs import pixels_of, run_encoder, to_like
+from polyvex.encoders.tiling import Size
 from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import ContractError, WeightsError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model.components import read_components
 from polyvex.model.config import PolyvexConfig
+from polyvex.model.generation import GeneratesWithImages, sizes_of
+from polyvex.model.merge import MergeViews
 from polyvex.model.output import PolyvexOutput
 from polyvex.moe.losses import auxiliary_losses
 from polyvex.moe.record import record_routing
 from polyvex.moe.upcycle import install_experts
-from polyvex.sequence import image_counts, inputs_of, lay_out
-from polyvex.tokens import VisualLayout, VisualTokens
+from polyvex.sequence import inputs_of
+from polyvex.tokens import VisualLayout, VisualSequence, VisualTokens
 
-PerEncoder = Mapping[str, Tensor]
+PerEncoder = Mapping[str, Any]
+"""By the encoder's name: tokens, or pixels with whatever else its transform gives."""
 
 ATTENTION = ("sdpa", "eager")
 """Attention implementations that are proven right with positions that repeat."""
 
 
-class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
+# GenerationMixin stands here by name, since transformers looks for it among the direct bases.
+class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, GenerationMixin):  # type: ignore[override]
     """Answers questions about images that several encoders look at.
 
     Args:
@@ -65,7 +71,10 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.encoders = nn.ModuleDict(components.encoders)
             self.fusion = components.fusion
             self.positions = components.positions
+            self.views = MergeViews(components.layouts, dim=self.lm.config.hidden_size)
         self.encoder_names = components.names
+        self.layouts = components.layouts
+        self.views_of = components.views
         self._input_shapes = components.shapes
         if config.moe and components.moe:
             install_experts(self.lm, components.moe, components.router, copy=False)
@@ -74,8 +83,8 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @property
     def layout(self) -> VisualLayout:
-        """Where the visual tokens of one image come from."""
-        return self.fusion.layout
+        """Where the visual tokens of an image come from, if all images are laid out alike."""
+        return self.layouts.of()
 
     def forward(
         self,
@@ -85,6 +94,7 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         pixel_values: PerEncoder | None = None,
         encoder_tokens: PerEncoder | None = None,
+        image_sizes: Int[Tensor, "images 2"] | None = None,
         labels: Int[Tensor, "batch seq"] | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -97,8 +107,10 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_ids: text, with one placeholder (``config.image_token_id``) per visual token.
             attention_mask: [batch seq] with 1 on real tokens, of past and new ones; all real if not given.
             position_ids: left out, they come from the recipe's position scheme; with a cache they must be given.
-            pixel_values: for each encoder by name, pixels [images 3 height width] of all images of the batch.
-            encoder_tokens: instead of pixels, each encoder's tokens [images tokens dim], as the cache keeps them.
+            pixel_values: for each encoder by name, pixels [tiles 3 height width] of all images of the batch; an
+                image without tiling is one tile.
+            encoder_tokens: instead of pixels, each encoder's tokens [tiles tokens dim], as the cache keeps them.
+            image_sizes: height and width of each image; needed where the tokens depend on them (``layouts.fixed``).
             labels: [batch seq], -100 where nothing is to be learned.
 
         Raises:
@@ -114,8 +126,9 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         valid = mask[:, past:].bool() if mask.ndim == 2 else torch.ones_like(input_ids, dtype=torch.bool)
         placeholders = input_ids == self.config.image_token_id
         text = self.lm.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
-        visual = self.see(pixel_values, encoder_tokens)
-        inputs = inputs_of(text, placeholders, valid, visual, self.layout)
+        visual = self.see(pixel_values, encoder_tokens, image_sizes)
+        layouts = visual.layouts if visual is not None else self.layouts.of_all(None)
+        inputs = inputs_of(text, placeholders, valid, visual, layouts)
         embeds = inputs.embeds if visual is not None else inputs.embeds + self._nothing()
         if position_ids is None:
             if past:
@@ -157,7 +170,7 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Otherwise a stage that trains the connector alone would have nothing to go backward through, and processes
         that train together would fall out of step.
         """
-        connector = [*self.fusion.parameters(), *self.positions.parameters()]
+        connector = [*self.fusion.parameters(), *self.positions.parameters(), *self.views.parameters()]
         trained = [parameter for parameter in connector if parameter.requires_grad]
         if not (self.training and trained and torch.is_grad_enabled()):
             return 0.0
@@ -180,8 +193,12 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         result.answer_loss, result.aux = answer, aux
         result.loss = answer + sum((weights.get(name, 0.0) * share * value for name, value in aux.items()), 0.0)
 
-    def see(self, pixel_values: PerEncoder | None, encoder_tokens: PerEncoder | None) -> VisualTokens | None:
-        """Encode, fuse, and add what the position scheme keeps in embeddings. None without images.
+    def see(
+        self, pixel_values: PerEncoder | None, encoder_tokens: PerEncoder | None, image_sizes: Tensor | None = None
+    ) -> VisualSequence | None:
+        """Encode, fuse, put views together, and add what the position scheme keeps in embeddings.
+
+        None without images.
 
         Raises:
             ContractError: if both pixels and tokens are given, or not those of the model's encoders.
@@ -195,8 +212,21 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         else:
             return None
         own = next(self.fusion.parameters(), self.lm.get_input_embeddings().weight)
-        fused = self.fusion([replace(part, values=part.values.to(own.device, own.dtype)) for part in parts])
-        return VisualTokens(values=self.positions.embed(fused.values), layout=fused.layout)
+        runs = self.fusion.runs([replace(part, values=part.values.to(own.device, own.dtype)) for part in parts])
+        if self.layouts.fixed and self.layouts.untiled:
+            embedded = self.positions.embed(torch.cat(runs, dim=1), self.layout)
+            return VisualSequence(values=embedded.flatten(0, 1), layouts=self.layout)
+        sizes = self._sizes(image_sizes, len(parts[0].values))
+        layouts = [self.layouts.of(size) for size in sizes]
+        embedded = self.positions.embed(self.views(runs, sizes), VisualLayout.joined(layouts))
+        return VisualSequence(values=embedded, layouts=self.layout if self.layouts.fixed else layouts)
+
+    def _sizes(self, image_sizes: Tensor | None, tiles: int) -> list[Size]:
+        """Height and width of each image; of ``tiles`` of the first encoder, if all images are laid out alike."""
+        if (sizes := sizes_of(image_sizes)) is not None:
+            return sizes
+        self.layouts.of()  # tells that sizes are missing, if they are needed
+        return [(1, 1)] * (tiles // self.layouts.runs[0].views.tiles((1, 1)))
 
     @torch.no_grad()
     def encode(self, pixel_values: PerEncoder) -> list[VisualTokens]:
@@ -207,8 +237,8 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
         parts = []
         for name in self.encoder_names:
             encoder: Any = self.encoders[name]
-            like = next(encoder.parameters(), pixel_values[name])
-            parts.append(encoder(pixel_values[name].to(like.device, like.dtype)))
+            like = next(encoder.parameters(), pixels_of(pixel_values[name]))
+            parts.append(run_encoder(encoder, to_like(pixel_values[name], like)))
         return parts
 
     def _given(self, encoder_tokens: PerEncoder) -> list[VisualTokens]:
@@ -274,47 +304,6 @@ class PolyvexForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: components make their own weights when they are built, and loading refuses missing keys."""
 
-    # --- generation ---------------------------------------------------------------------------------------------
-
-    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
-        """Positions of the whole prompt by the scheme; generate() then goes on from the last one."""
-        mask = model_kwargs.get("attention_mask")
-        valid = mask.bool() if mask is not None else torch.ones_like(inputs_tensor, dtype=torch.bool)
-        positions = self.positions.assign(lay_out(inputs_tensor == self.config.image_token_id, valid, self.layout))
-        if (positions.ids[:, -1] + 1 != positions.next_id).any():
-            raise ContractError(
-                f"{type(self.positions).__name__} lets decoding go on at {positions.next_id.tolist()}, but generate() "
-                f"goes on behind the last positions, {positions.ids[:, -1].tolist()}. Make next_id the one after"
-            )
-        return positions.ids
-
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Tensor, **kwargs: Any
-    ) -> dict[str, Any]:
-        """As transformers does it, and images are passed on only while the prompt is read."""
-        parent: Any = super()
-        inputs = parent.prepare_inputs_for_generation(input_ids, **kwargs)
-        if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
-            inputs.pop("encoder_tokens", None)
-            inputs.pop("pixel_values", None)
-        return inputs
-
-    def _expand_inputs_for_generation(  # type: ignore[override]
-        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Repeat each row for beams or several answers, and the images of a row with it."""
-        if expand_size > 1 and input_ids is not None:
-            counts = image_counts(input_ids, self.config.image_token_id, self.layout)
-            for key in ("pixel_values", "encoder_tokens"):
-                if kwargs.get(key) is not None:
-                    kwargs[key] = {name: _repeat(values, counts, expand_size) for name, values in kwargs[key].items()}
-        parent: Any = super()
-        return parent._expand_inputs_for_generation(
-            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
-        )
-
-    # --- loading ------------------------------------------------------------------------------------------------
-
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load as transformers does, but never with random weights.
@@ -345,11 +334,6 @@ def _key(entry: Any) -> str:
         return entry
     name, *shapes = entry
     return f"{name} ({' in the file, '.join(str(tuple(shape)) for shape in shapes)} in the model)"
-
-
-def _repeat(values: Tensor, counts: list[int], times: int) -> Tensor:
-    rows = values.split(counts)
-    return torch.cat([row for row in rows for _ in range(times)])
 
 
 AutoModelForImageTextToText.register(PolyvexConfig, PolyvexForConditionalGeneration, exist_ok=True)

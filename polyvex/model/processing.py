@@ -5,30 +5,40 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
 from polyvex.data.batches import pad_left
-from polyvex.data.prompt import IMAGE, PromptEncoder
+from polyvex.data.prompt import IMAGE, Images, PromptEncoder
 from polyvex.encoders.base import EncoderInputs, VisionEncoder
-from polyvex.encoders.images import to_rgb
+from polyvex.encoders.images import size_of, to_rgb
 from polyvex.encoders.inputs import stack_inputs
+from polyvex.encoders.views import EncoderViews
 from polyvex.errors import ContractError
 from polyvex.hooks.manager import Registries, load_registries
+from polyvex.layouts import ImageLayouts, RunViews
 from polyvex.model.config import PolyvexConfig
 from polyvex.recipe.model import EncoderKeys
 from polyvex.recipe.tables import read_table
+from polyvex.tokens import Grid, TokenShape
 
 
 class Inputs(BatchFeature):
-    """A batch whose :meth:`to` also moves the pixels, which lie one level deeper."""
+    """A batch whose :meth:`to` also moves the pixels, which lie one or two levels deeper."""
 
     def to(self, *args: Any, **kwargs: Any) -> "Inputs":
         """Move every tensor, and cast those with a fraction, as transformers' own batches do."""
         pixels = self.data.pop("pixel_values", None)
         super().to(*args, **kwargs)
         if pixels is not None:
-            self.data["pixel_values"] = BatchFeature(pixels).to(*args, **kwargs).data
+            self.data["pixel_values"] = {name: _moved(values, *args, **kwargs) for name, values in pixels.items()}
         return self
+
+
+def _moved(values: EncoderInputs, *args: Any, **kwargs: Any) -> EncoderInputs:
+    if isinstance(values, Tensor):
+        return BatchFeature({"pixels": values}).to(*args, **kwargs).data["pixels"]
+    return BatchFeature(dict(values)).to(*args, **kwargs).data
 
 
 class PolyvexProcessor(ProcessorMixin):
@@ -37,7 +47,8 @@ class PolyvexProcessor(ProcessorMixin):
     Args:
         encoders: tables of the encoders, as in the model's configuration.
         template: the recipe's prompt template.
-        visual_tokens: placeholders per image.
+        runs: the runs of tokens that one tile of an image gives behind the fusion: ``source`` (index of the encoder),
+            ``tokens``, and ``grid`` as [rows, columns] or None.
         plugins: distribution that brought each encoder.
     """
 
@@ -46,29 +57,41 @@ class PolyvexProcessor(ProcessorMixin):
         tokenizer: Any,
         encoders: Sequence[dict[str, Any]] = (),
         template: str = "{image}{question}",
-        visual_tokens: int = 1,
+        runs: Sequence[dict[str, Any]] = (),
         plugins: dict[str, str] | None = None,
         registries: Registries | None = None,
         **kwargs: Any,
     ):
         self.encoders = list(encoders)
         self.template = template
-        self.visual_tokens = visual_tokens
+        self.runs = list(runs)
         self.plugins = plugins or {}
         super().__init__(tokenizer, chat_template=kwargs.pop("chat_template", None))
         self.image_token = IMAGE
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
-        self._transforms = self._build_transforms(registries or load_registries())
+        self._views = self._read_views(registries or load_registries())
+        self._transforms = {name: _without_weights(views) for name, views in self._views.items()}
+        self.layouts = ImageLayouts([_run(run, list(self._views.values())) for run in self.runs])
 
-    def _build_transforms(self, registries: Registries) -> dict[str, VisionEncoder]:
-        """Encoders without weights (on the meta device): only their transforms are used."""
-        transforms = {}
+    def _read_views(self, registries: Registries) -> dict[str, EncoderViews]:
+        views = {}
         for table in self.encoders:
             origin = self.plugins.get(table["name"], "")
             options = read_table(registries.encoders, table, keys=EncoderKeys, origin=origin)
-            with torch.device("meta"):
-                transforms[options.name] = registries.encoders[options.use](options)
-        return transforms
+            kind = registries.encoders[options.use]
+            views[options.name] = EncoderViews(kind=kind, options=options, tiling=options.tiling)
+        return views
+
+    @property
+    def visual_tokens(self) -> int | None:
+        """Placeholders per image; None if they depend on the image."""
+        return self.layouts.tokens() if self.layouts.fixed else None
+
+    def count_tokens(self, images: Sequence[Image]) -> Images:
+        """What a prompt about ``images`` needs: their number, or the visual tokens of each."""
+        if self.layouts.fixed:
+            return len(images)
+        return [self.layouts.tokens(size_of(image)) for image in images]
 
     @property
     def prompts(self) -> PromptEncoder:
@@ -86,11 +109,8 @@ class PolyvexProcessor(ProcessorMixin):
 
     def question(self, question: str, images: Sequence[Image] = ()) -> BatchFeature:
         """Prepare one question about some images, or none; its text is taken as it is, even with ``<image>`` in it."""
-        ids = self.prompts.question(question, images=len(images))
-        data: dict[str, Any] = pad_left([ids], self.tokenizer.pad_token_id)
-        if images:
-            data["pixel_values"] = self.pixels(images)
-        return Inputs(data)
+        ids = self.prompts.question(question, images=self.count_tokens(images))
+        return Inputs({**pad_left([ids], self.tokenizer.pad_token_id), **self.image_inputs(images)})
 
     def __call__(  # type: ignore[override]
         self, images: Any = None, text: str | Sequence[str] = "", return_tensors: str | None = "pt", **kwargs: Any
@@ -103,7 +123,8 @@ class PolyvexProcessor(ProcessorMixin):
 
         Returns:
             ``input_ids``, ``attention_mask`` and, with images, ``pixel_values``: for each encoder by name a tensor
-            [images 3 height width].
+            [tiles 3 height width]; an image without tiling is one tile. ``image_sizes`` [images 2] where the visual
+            tokens depend on them.
 
         Raises:
             ContractError: if the number of images and of ``<image>`` marks differ.
@@ -122,17 +143,30 @@ class PolyvexProcessor(ProcessorMixin):
                 f"got {len(pictures)} images for {marks} '{IMAGE}' marks. Make each text with "
                 f"processor.prompt(question, images=n), or use processor.question(question, images)"
             )
-        ids = [self.prompts.ids(one) for one in texts]
-        data: dict[str, Any] = pad_left(ids, self.tokenizer.pad_token_id)
-        if pictures:
-            data["pixel_values"] = self.pixels(pictures)
-        return Inputs(data)
+        rest = iter(self.prompts.places(self.count_tokens(pictures)))
+        ids = [self.prompts.ids(one, images=[next(rest) for _ in range(one.count(IMAGE))]) for one in texts]
+        return Inputs({**pad_left(ids, self.tokenizer.pad_token_id), **self.image_inputs(pictures)})
 
-    def pixels(self, images: Sequence[Image]) -> dict[str, EncoderInputs]:
-        """Each encoder's pixels of all images, by the encoder's own transform."""
+    def image_inputs(self, images: Sequence[Image]) -> dict[str, Any]:
+        """What the model needs of some images; nothing if there are none."""
+        if not images:
+            return {}
+        inputs: dict[str, Any] = {"pixel_values": self.pixels(images)}
+        if not self.layouts.fixed:
+            inputs["image_sizes"] = torch.tensor([size_of(image) for image in images])
+        return inputs
+
+    def pixels(self, images: Sequence[Image], *, encoders: Sequence[str] | None = None) -> dict[str, EncoderInputs]:
+        """Each encoder's pixels of all images, tile after tile, by the encoder's own transform.
+
+        Args:
+            encoders: only of these, by name; of all if not given.
+        """
         upright = [to_rgb(image) for image in images]
         return {
-            name: stack_inputs([one.transform(image) for image in upright]) for name, one in self._transforms.items()
+            name: stack_inputs([one for image in upright for one in self._views[name].inputs(encoder, image)])
+            for name, encoder in self._transforms.items()
+            if encoders is None or name in encoders
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,14 +175,38 @@ class PolyvexProcessor(ProcessorMixin):
             "processor_class": type(self).__name__,
             "encoders": self.encoders,
             "template": self.template,
-            "visual_tokens": self.visual_tokens,
+            "runs": self.runs,
             "plugins": self.plugins,
         }
 
     @property
     def model_input_names(self) -> list[str]:
         """Names of the tensors that :meth:`__call__` returns."""
-        return ["input_ids", "attention_mask", "pixel_values"]
+        return ["input_ids", "attention_mask", "pixel_values", "image_sizes"]
+
+
+def _without_weights(views: EncoderViews) -> VisionEncoder:
+    """The encoder on the meta device: only its transform is used."""
+    with torch.device("meta"):
+        return views.kind(views.options)
+
+
+def stored_runs(layouts: ImageLayouts) -> list[dict[str, Any]]:
+    """The runs of ``layouts`` as a processor keeps them."""
+    return [
+        {
+            "source": run.source,
+            "tokens": run.tile.tokens,
+            "grid": [run.tile.grid.rows, run.tile.grid.cols] if run.tile.grid else None,
+        }
+        for run in layouts.runs
+    ]
+
+
+def _run(stored: dict[str, Any], views: list[EncoderViews]) -> RunViews:
+    grid = Grid(rows=stored["grid"][0], cols=stored["grid"][1]) if stored["grid"] else None
+    tile = TokenShape(tokens=stored["tokens"], dim=0, grid=grid)  # the width does not matter for counting
+    return RunViews(source=stored["source"], tile=tile, views=views[stored["source"]])
 
 
 AutoProcessor.register(PolyvexConfig, PolyvexProcessor, exist_ok=True)

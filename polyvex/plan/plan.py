@@ -1,5 +1,6 @@
 """Put a plan together from a recipe: sizes are counted on a model without memory, costs are estimated from them."""
 
+import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 from polyvex.assemble import empty_model
 from polyvex.cache.place import cache_root, places
 from polyvex.cache.store import TokenStore
-from polyvex.errors import PolyvexError, RecipeError
+from polyvex.encoders.images import size_of_file
+from polyvex.encoders.tiling import Size
+from polyvex.errors import DataError, PolyvexError, RecipeError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.plan.cost import StageCost, stage_cost
 from polyvex.plan.text import plan_text
 from polyvex.plan.tokens import EncoderBudget, budgets
+from polyvex.recipe.check import recipe_layouts
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.samples import read_split
 from polyvex.recipe.schema import Recipe, Stage
@@ -29,14 +33,16 @@ CHARACTERS_PER_TOKEN = 3
 class Plan:
     """Everything that can be known beforehand. ``problems`` stop a run, ``notes`` do not; each says what to do.
 
-    ``visual_tokens`` and ``visual_positions`` are of one image, ``images_per_sample`` is the largest number that a
-    sample has, ``text_tokens`` an estimate for the longest question and answer.
+    ``visual_tokens`` and ``visual_positions`` are of one image: if they depend on it, of one of ``visual_size`` (height
+    and width), the costliest that there is. ``images_per_sample`` is the largest number that a sample has,
+    ``text_tokens`` an estimate for the longest question and answer.
     """
 
     recipe: str
     encoders: list[EncoderBudget]
     visual_tokens: int
     visual_positions: int
+    visual_size: tuple[int, int] | None
     images_per_sample: int
     text_tokens: int
     context: int
@@ -63,8 +69,8 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     model = _model(recipe, registries, problems)
     lm_config = model.lm.config.get_text_config() if model is not None else None
     width = lm_config.hidden_size if lm_config is not None else 1
-    budget = budgets(recipe, registries, dim=width)
     data = _data(recipe, registries, problems)
+    budget = budgets(recipe, registries, dim=width, sizes=data.sizes)
     context = int(getattr(lm_config, "max_position_embeddings", 0) or 0)
     _check_context(problems, context, budget.tokens, data)
     _check_encoders(budget.encoders, problems, notes)
@@ -78,6 +84,7 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
         encoders=budget.encoders,
         visual_tokens=budget.tokens,
         visual_positions=budget.positions,
+        visual_size=budget.size,
         images_per_sample=data.images_per_sample,
         text_tokens=data.text,
         context=context,
@@ -149,11 +156,15 @@ def _router_notes(recipe: Recipe, registries: Registries) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _DataFacts:
-    """Number of images in all, the most that a sample has, and tokens of the longest question and answer."""
+    """Number of images in all, the most that a sample has, and tokens of the longest question and answer.
+
+    ``sizes`` has each size that an image has, if visual tokens depend on it.
+    """
 
     images: int
     images_per_sample: int
     text: int
+    sizes: list[Size]
 
 
 def _data(recipe: Recipe, registries: Registries, problems: list[str]) -> _DataFacts:
@@ -167,14 +178,24 @@ def _data(recipe: Recipe, registries: Registries, problems: list[str]) -> _DataF
         problems.append(
             f"the data set cannot be read, so one image and {QUESTION_ROOM} text tokens per sample are assumed: {error}"
         )
-        return _DataFacts(images=0, images_per_sample=1, text=QUESTION_ROOM)
+        return _DataFacts(images=0, images_per_sample=1, text=QUESTION_ROOM, sizes=[])
     images = {path for sample in samples for path in sample.images}
     longest = max(samples, key=lambda sample: len(sample.question) + len(sample.answer))
     template = recipe.prompt.template.replace("{image}", "").replace("{question}", longest.question)
     # A token is at least one character of the text, and about four in English; the true count needs a tokenizer.
     text = max(1, -(-(len(template) + len(longest.answer)) // CHARACTERS_PER_TOKEN) + 2)
     most = max(len(sample.images) for sample in samples)
-    return _DataFacts(images=len(images), images_per_sample=most, text=text)
+    sizes = [] if recipe_layouts(recipe, registries, dim=1).fixed else _sizes(images)
+    return _DataFacts(images=len(images), images_per_sample=most, text=text, sizes=sizes)
+
+
+def _sizes(paths: set[str]) -> list[Size]:
+    """Each size once; of files that cannot be read, nothing is known here, and training leaves them out."""
+    sizes = set()
+    for path in paths:
+        with contextlib.suppress(DataError):
+            sizes.add(size_of_file(path))
+    return sorted(sizes)
 
 
 def _check_context(problems: list[str], context: int, tokens: int, data: _DataFacts) -> None:

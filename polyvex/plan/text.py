@@ -8,7 +8,8 @@ if TYPE_CHECKING:
 
 def plan_text(plan: "Plan") -> str:
     """Tables of encoders and stages, then sizes, notes and problems."""
-    lines = [f"plan of {plan.recipe}", "", "encoders (per image, in the order that the model sees)"]
+    largest = f" of {plan.visual_size[1]}x{plan.visual_size[0]} pixels, the costliest shape" if plan.visual_size else ""
+    lines = [f"plan of {plan.recipe}", "", f"encoders (per image{largest}, in the order that the model sees)"]
     rows = [
         ["name", "image", "tokens", "after fusion", "grid", "positions", "width", "parameters", "GFLOPs", "licence"]
     ]

@@ -1,17 +1,22 @@
 """Tokens and positions of each encoder, from a recipe alone."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from polyvex.encoders.base import VisionEncoder
+from polyvex.encoders.tiling import Size
+from polyvex.encoders.views import EncoderViews
 from polyvex.hooks.manager import Registries
-from polyvex.recipe.check import encoder_shapes, fused_shapes
+from polyvex.layouts import ImageLayouts
+from polyvex.recipe.check import recipe_layouts
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import Recipe
 from polyvex.sequence import lay_out
-from polyvex.tokens import VisualLayout
+from polyvex.tokens import Grid, VisualLayout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,47 +43,92 @@ class EncoderBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class VisualBudget:
-    """What one image takes: of each encoder in order, and in all (tokens after fusion, distinct position ids)."""
+    """What one image takes: of each encoder in order, and in all (tokens after fusion, distinct position ids).
+
+    Where that depends on the image, ``size`` is the height and width that the figures are of; it is None otherwise.
+    """
 
     encoders: list[EncoderBudget]
     tokens: int
     positions: int
+    size: Size | None = None
 
 
-def budgets(recipe: Recipe, registries: Registries, *, dim: int) -> VisualBudget:
-    """The budget of one image, from the recipe's tables alone; ``dim`` is the language model's width."""
-    inputs = encoder_shapes(recipe, registries)
-    outputs = fused_shapes(recipe, registries, dim)
-    layout = VisualLayout.of(outputs)
-    ids = _position_ids(recipe, registries, layout)
+def budgets(recipe: Recipe, registries: Registries, *, dim: int, sizes: Sequence[Size] = ()) -> VisualBudget:
+    """The budget of one image, from the recipe's tables alone; ``dim`` is the language model's width.
+
+    Args:
+        sizes: height and width of the images that may come, where tokens depend on them: the costliest counts. Without
+            any, the costliest of the shapes that fill a grid of tiles.
+    """
+    layouts = recipe_layouts(recipe, registries, dim)
+    size = None if layouts.fixed else max(sizes or _fillers(layouts), key=layouts.tokens)
+    layout = layouts.of(size)
+    ids = _position_ids(recipe, registries, layout, layouts.widest())
     rows = []
     for index, (table, name) in enumerate(zip(recipe.encoders, encoder_names(recipe), strict=True)):
-        facts = registries.encoders[table.use].describe(table)
-        place = registries.encoders[table.use].weights(table)
-        where = "not needed" if not place.needed else str(place.path) if place.path else f"MISSING: {place.install}"
-        own_run = outputs[index] if len(outputs) == len(inputs) else None
+        run = next((run for run in layouts.runs if run.source == index), None) if _separate(layouts, recipe) else None
+        own = layout.source == index
         rows.append(
-            EncoderBudget(
-                name=name,
-                use=table.use,
-                image=f"{facts.image_size[0]}x{facts.image_size[1]}",
-                grid=str(own_run.grid if own_run else inputs[index].grid),
-                dim=facts.shape.dim,
-                tokens_in=facts.shape.tokens,
-                tokens_out=own_run.tokens if own_run else None,
-                positions=len(ids[layout.source == index].unique()) if own_run else None,
-                parameters=facts.parameters,
-                flops=facts.flops,
-                license=facts.license.name,
-                commercial=facts.license.commercial,
-                weights=where,
+            replace(
+                _encoder_budget(registries.encoders[table.use], table, name, size or (1, 1)),
+                tokens_out=int(own.sum()) if run else None,
+                positions=len(ids[own].unique()) if run else None,
             )
         )
-    return VisualBudget(encoders=rows, tokens=layout.tokens, positions=len(ids.unique()))
+        if run is not None and run.tile.grid is not None:
+            rows[-1] = replace(rows[-1], grid=_grids(layout, index))
+    return VisualBudget(encoders=rows, tokens=layout.tokens, positions=len(ids.unique()), size=size)
 
 
-def _position_ids(recipe: Recipe, registries: Registries, layout: VisualLayout) -> Tensor:
+def _separate(layouts: ImageLayouts, recipe: Recipe) -> bool:
+    """Whether each run that comes out of the fusion is one encoder's own."""
+    return len(layouts.runs) == len(recipe.encoders)
+
+
+def _fillers(layouts: ImageLayouts) -> list[Size]:
+    """Large images whose shapes fill each grid of tiles of each encoder, and a square one."""
+    sizes = [(4096, 4096)]
+    for run in layouts.runs:
+        height, width = run.views.picture
+        grids = run.views.tiling.grids if run.views.tiling else []
+        sizes += [(rows * height, cols * width) for rows, cols in grids]
+    return sizes
+
+
+def _encoder_budget(kind: type[VisionEncoder], table: Any, name: str, size: Size) -> EncoderBudget:
+    """What is known of an encoder before fusion."""
+    facts, place = kind.describe(table), kind.weights(table)
+    tiles = EncoderViews(kind=kind, options=table, tiling=table.tiling).tiles(size)
+    return EncoderBudget(
+        name=name,
+        use=table.use,
+        image=f"{facts.image_size[0]}x{facts.image_size[1]}" + (f" x {tiles} tiles" if table.tiling else ""),
+        grid=str(facts.shape.grid),
+        dim=facts.shape.dim,
+        tokens_in=facts.shape.tokens * tiles,
+        tokens_out=None,
+        positions=None,
+        parameters=facts.parameters,
+        flops=facts.flops * tiles if facts.flops is not None else None,
+        license=facts.license.name,
+        commercial=facts.license.commercial,
+        weights="not needed" if not place.needed else str(place.path) if place.path else f"MISSING: {place.install}",
+    )
+
+
+def _grids(layout: VisualLayout, source: int) -> str:
+    """The grids of an encoder's views as they reach the language model, such as 24x24 + 36x48."""
+    grids = []
+    for view in layout.view[layout.source == source].unique().tolist():
+        coords = layout.coords[(layout.source == source) & (layout.view == view)]
+        rows, cols = (int(most) + 1 for most in coords.max(dim=0).values)
+        grids.append(str(Grid(rows=rows, cols=cols)))
+    return " + ".join(grids)
+
+
+def _position_ids(recipe: Recipe, registries: Registries, layout: VisualLayout, widest: VisualLayout) -> Tensor:
     """Position ids of one image: asked of the scheme itself, not counted by a formula."""
-    scheme: Any = registries.position_schemes[recipe.positions.use](recipe.positions, layout=layout, dim=1)
+    scheme: Any = registries.position_schemes[recipe.positions.use](recipe.positions, layout=widest, dim=1)
     places = torch.ones(1, layout.tokens, dtype=torch.bool)
     return scheme.assign(lay_out(places, places, layout)).ids[0]

@@ -32,6 +32,7 @@ class PositionScheme(nn.Module, ABC, Generic[OptionsT]):
     summary: ClassVar[str]
 
     def __init__(self, options: OptionsT, *, layout: VisualLayout, dim: int):
+        """``layout`` has every view and column that an image can have; ``dim`` is the language model's width."""
         super().__init__()
         self.options = options
 
@@ -46,8 +47,15 @@ class PositionScheme(nn.Module, ABC, Generic[OptionsT]):
         ids = (count - 1).clamp(min=0).masked_fill(~layout.valid, 0)
         return Positions(ids=ids, next_id=count[:, -1])
 
-    def embed(self, values: Float[Tensor, "images tokens dim"]) -> Float[Tensor, "images tokens dim"]:
-        """Add what the scheme keeps in the embeddings themselves; nothing unless a scheme says otherwise."""
+    def embed(
+        self, values: Float[Tensor, "*images tokens dim"], layout: VisualLayout
+    ) -> Float[Tensor, "*images tokens dim"]:
+        """Add what the scheme keeps in the embeddings themselves; nothing unless a scheme says otherwise.
+
+        Args:
+            values: of images that are all laid out as ``layout``; or of all images one behind the other, with
+                ``layout`` as long.
+        """
         return values
 
 

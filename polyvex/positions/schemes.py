@@ -39,7 +39,7 @@ class ShareRow(PositionScheme):
 
     def opens(self, layout: SequenceLayout) -> Bool[Tensor, "batch seq"]:
         """At the first token of each row."""
-        return _new_run(layout) | changes(layout.coords[..., 0])
+        return _new_row(layout)
 
 
 class ShareRowColOptions(PositionOptions):
@@ -51,34 +51,44 @@ class ShareRowCol(PositionScheme):
 
     Options = ShareRowColOptions
     summary = "one position per row, plus a learned vector per column of each encoder's grid"
-    index: Tensor
 
     def __init__(self, options: PositionOptions, *, layout: VisualLayout, dim: int):
         super().__init__(options, layout=layout, dim=dim)
-        index, count = _column_index(layout)
-        self.index = index
+        self.first, count = _first_columns(layout)
         self.columns = nn.Parameter(torch.zeros(count, dim))
 
     def opens(self, layout: SequenceLayout) -> Bool[Tensor, "batch seq"]:
         """At the first token of each row."""
-        return _new_run(layout) | changes(layout.coords[..., 0])
+        return _new_row(layout)
 
-    def embed(self, values: Float[Tensor, "images tokens dim"]) -> Float[Tensor, "images tokens dim"]:
-        """Add to each token the vector of its column."""
-        return values + self.columns[self.index.to(values.device)]
+    def embed(
+        self, values: Float[Tensor, "*images tokens dim"], layout: VisualLayout
+    ) -> Float[Tensor, "*images tokens dim"]:
+        """Add to each token the vector of its column; a token that ends a row has none, nor has one without a grid."""
+        column = layout.coords[:, 1]
+        start = torch.zeros_like(column)
+        for (source, view), first in self.first.items():
+            start[(layout.source == source) & (layout.view == view)] = first
+        has = (column >= 0).to(values.device)
+        added = self.columns[(start + column.clamp(min=0)).to(values.device)]
+        return values + added * has[:, None]
 
 
 def _new_run(layout: SequenceLayout) -> Bool[Tensor, "batch seq"]:
     return changes(layout.image) | changes(layout.source)
 
 
-def _column_index(layout: VisualLayout) -> tuple[Tensor, int]:
-    """Row of the table of column vectors for each token, and the table's length: one block of columns per encoder."""
-    cols = layout.coords[:, 1].clamp(min=0)
-    index = torch.empty_like(cols)
-    start = 0
+def _new_row(layout: SequenceLayout) -> Bool[Tensor, "batch seq"]:
+    return _new_run(layout) | changes(layout.view) | changes(layout.coords[..., 0])
+
+
+def _first_columns(layout: VisualLayout) -> tuple[dict[tuple[int, int], int], int]:
+    """Where the column vectors of each encoder's views start in the table, and the table's length."""
+    start, first = 0, {}
     for source in layout.source.unique().tolist():
-        here = layout.source == source
-        index[here] = cols[here] + start
-        start += int(cols[here].max()) + 1
-    return index, start
+        for view in layout.view[layout.source == source].unique().tolist():
+            columns = layout.coords[(layout.source == source) & (layout.view == view), 1]
+            if int(columns.max()) >= 0:
+                first[source, view] = start
+                start += int(columns.max()) + 1
+    return first, max(start, 1)

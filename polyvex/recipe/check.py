@@ -4,6 +4,7 @@ from torch import nn
 
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import unknown
+from polyvex.layouts import ImageLayouts, image_layouts
 from polyvex.moe.upcycle import chosen_layers
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import PARTS, Recipe, Stage
@@ -15,9 +16,9 @@ RESERVED = frozenset(dir(nn.ModuleDict()))
 
 def find_problems(recipe: Recipe, registries: Registries) -> list[str]:
     """Sentences about what cannot work, each with the numbers and a way out. Empty if all is well."""
-    shapes, problems = _encoders(recipe, registries)
+    problems = _encoders(recipe, registries)
     if not problems:
-        problems += _fusion(recipe, registries, shapes)
+        problems += _fusion(recipe, registries)
     problems += _names(recipe)
     problems += _experts(recipe, registries)
     for index, stage in enumerate(recipe.stages):
@@ -36,26 +37,30 @@ def encoder_shapes(recipe: Recipe, registries: Registries) -> list[TokenShape]:
     return [registries.encoders[table.use].describe(table).shape for table in recipe.encoders]
 
 
-def fused_shapes(recipe: Recipe, registries: Registries, dim: int) -> list[TokenShape]:
-    """The runs of visual tokens that reach the language model, in order."""
-    inputs = encoder_shapes(recipe, registries)
-    return registries.fusions[recipe.fusion.use].describe(recipe.fusion, inputs=inputs, dim=dim)
+def recipe_layouts(recipe: Recipe, registries: Registries, dim: int) -> ImageLayouts:
+    """The visual tokens that reach the language model, for images of any size.
+
+    Raises:
+        ValueError: if encoders, tiles and fusion cannot go together.
+    """
+    encoders = [(registries.encoders[table.use], table) for table in recipe.encoders]
+    return image_layouts(encoders, (registries.fusions[recipe.fusion.use], recipe.fusion), dim=dim)
 
 
-def _encoders(recipe: Recipe, registries: Registries) -> tuple[list[TokenShape], list[str]]:
-    shapes, problems = [], []
+def _encoders(recipe: Recipe, registries: Registries) -> list[str]:
+    problems = []
     for index, table in enumerate(recipe.encoders):
         try:
-            shapes.append(registries.encoders[table.use].describe(table).shape)
+            registries.encoders[table.use].describe(table)
         except ValueError as error:
             problems.append(f"[[encoders]] #{index + 1} ({table.use}): {error}")
-    return shapes, problems
+    return problems
 
 
-def _fusion(recipe: Recipe, registries: Registries, shapes: list[TokenShape]) -> list[str]:
+def _fusion(recipe: Recipe, registries: Registries) -> list[str]:
     try:
         # The width does not matter for whether it fits, and the language model is not asked yet.
-        registries.fusions[recipe.fusion.use].describe(recipe.fusion, inputs=shapes, dim=1)
+        recipe_layouts(recipe, registries, dim=1)
     except ValueError as error:
         return [f"[fusion]: {error}"]
     return []

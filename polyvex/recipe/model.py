@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import Field, create_model
 
+from polyvex.encoders.tiling import Tiling
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import Registry
 from polyvex.options import Options
@@ -18,6 +19,9 @@ class EncoderKeys(Options):
 
     name: str = Field(
         default="", pattern=r"^([a-z0-9][a-z0-9_-]*)?$", description="Name in this recipe; the encoder's own if empty."
+    )
+    tiling: Tiling | None = Field(
+        default=None, description="See large images in tiles; {} takes LLaVA-1.6's AnyRes, left out there are none."
     )
 
 

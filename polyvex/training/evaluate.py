@@ -7,6 +7,7 @@ from typing import Any
 
 from polyvex.answer import load
 from polyvex.cache.encode import Known, TokenCache, fill_cache
+from polyvex.cache.reader import ImageReader, TokenCounter
 from polyvex.data.base import Sample
 from polyvex.data.lengths import check_lengths
 from polyvex.errors import DataError
@@ -37,7 +38,7 @@ def evaluate_split(
         model,
         session.processor,
         session.data.test,
-        session.data.cache,
+        session.reader,
         name=name,
         images=images,
         skipped=session.data.skipped_test,
@@ -73,7 +74,8 @@ def evaluate_run(
     samples = samples[:limit] if limit else samples
     context = getattr(assistant.model.lm.config.get_text_config(), "max_position_embeddings", None)
     room = recipe.evaluation.max_new_tokens
-    check_lengths(samples, assistant.processor.prompts, context=context, answer=room)
+    count = TokenCounter(layouts=assistant.processor.layouts)
+    check_lengths(samples, assistant.processor.prompts, context=context, answer=room, count=count)
     lock = json.loads(run.lock.read_text(encoding="utf-8"))
     known = Known(encoders=dict(assistant.model.encoders.named_children()), weights_sha256=lock["weights_sha256"])
     tokens, report = fill_cache(recipe, registries, samples, folder=cache, progress=progress, known=known)
@@ -89,7 +91,7 @@ def evaluate_run(
         assistant.model,
         assistant.processor,
         readable,
-        tokens,
+        ImageReader.of(tokens, assistant.processor),
         name=f"{split}-{len(samples)}",
         images=True,
         skipped=len(samples) - len(readable),
@@ -117,7 +119,7 @@ def _evaluate(
     model: PolyvexForConditionalGeneration,
     processor: PolyvexProcessor,
     samples: list[Sample],
-    cache: TokenCache,
+    reader: ImageReader,
     *,
     name: str,
     images: bool,
@@ -126,23 +128,24 @@ def _evaluate(
 ) -> Evaluation:
     metric = recipe.evaluation.metric
     path = run.evaluation(name)
-    partial = PartialAnswers(path.with_suffix(".part.jsonl"), data=hash_data(samples, cache))
+    partial = PartialAnswers(path.with_suffix(".part.jsonl"), data=hash_data(samples, reader.cache))
     result = evaluate(
         model,
         processor,
         samples,
-        cache.tokens,
+        reader,
         metric=(metric, registries.metrics[metric]()),
         batch_size=recipe.evaluation.batch_size,
         max_new_tokens=recipe.evaluation.max_new_tokens,
         name=name,
+        count=reader.count,
         images=images,
         skipped=skipped,
         progress=progress,
         before=partial.before,
         keep=partial.keep,
     )
-    load = expert_load(model, processor, samples[:LOADED_ON], cache.tokens)
+    load = expert_load(model, processor, samples[:LOADED_ON], reader)
     write_whole(path.with_suffix(".jsonl"), result.lines())
     write_whole(path, json.dumps({**result.summary(), "expert_load": load}, indent=2))
     partial.done()

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from polyvex.cache.reader import ImageReader
 from polyvex.data.base import Sample
-from polyvex.data.batches import Collator, ExampleDataset, ReadTokens, to_device
+from polyvex.data.batches import Collator, ExampleDataset, to_device
 from polyvex.moe.record import record_routing
 from polyvex.sequence import lay_out
 from polyvex.tokens import TEXT
@@ -15,7 +16,7 @@ from polyvex.training.parts import expert_layers
 
 @torch.inference_mode()
 def expert_load(
-    model: Any, processor: Any, samples: Sequence[Sample], read_tokens: ReadTokens, *, batch_size: int = 64
+    model: Any, processor: Any, samples: Sequence[Sample], reader: ImageReader, *, batch_size: int = 64
 ) -> dict[str, dict[str, list[float]]]:
     """For each MoE layer, the share of assignments per expert: of text (with its answer), and of encoders' tokens.
 
@@ -26,14 +27,16 @@ def expert_load(
         return {}
     names = {TEXT: "text", **dict(enumerate(model.encoder_names))}
     counts = {layer: {name: torch.zeros(0) for name in names.values()} for layer in layers}
-    dataset = ExampleDataset(samples, processor.prompts, images=True, context=model.lm.config.max_position_embeddings)
-    collate = Collator(pad=processor.tokenizer.pad_token_id, read_tokens=read_tokens)
+    context = model.lm.config.max_position_embeddings
+    dataset = ExampleDataset(samples, processor.prompts, images=True, context=context, count=reader.count)
+    collate = Collator(pad=processor.tokenizer.pad_token_id, read_images=reader)
     for start in range(0, len(samples), batch_size):
         batch = collate([dataset[index] for index in range(start, min(start + batch_size, len(samples)))])
         batch.pop("labels")
         batch = to_device(batch, model.device)
         ids = batch["input_ids"]
-        layout = lay_out(ids == model.config.image_token_id, batch["attention_mask"].bool(), model.layout)
+        layouts = model.layouts_of(batch.get("image_sizes"))
+        layout = lay_out(ids == model.config.image_token_id, batch["attention_mask"].bool(), layouts)
         with record_routing(model.lm) as routings:
             model(**batch)
         for layer, routing in zip(layers, routings, strict=True):

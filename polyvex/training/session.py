@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from polyvex.assemble import make_processor
+from polyvex.cache.reader import ImageReader, TokenCounter
 from polyvex.data.lengths import check_lengths
 from polyvex.errors import RunError
 from polyvex.hooks.manager import Registries
@@ -31,6 +32,7 @@ class Session:
     registries: Registries
     run: RunDirectory
     data: Prepared
+    reader: ImageReader
     processor: PolyvexProcessor
     say: Say
     progress: bool
@@ -62,7 +64,14 @@ def open_session(
         store_whole(run.path, processor.save_pretrained, last="processor_config.json")
     _check_lock(run, make_lock(recipe, registries, data), say)
     return Session(
-        recipe=recipe, registries=registries, run=run, data=data, processor=processor, say=say, progress=progress
+        recipe=recipe,
+        registries=registries,
+        run=run,
+        data=data,
+        reader=ImageReader.of(data.cache, processor),
+        processor=processor,
+        say=say,
+        progress=progress,
     )
 
 
@@ -70,11 +79,13 @@ def _check_lengths(recipe: Recipe, registries: Registries, processor: PolyvexPro
     """Every sample of both splits, as training and evaluation will ask it."""
     config = registries.language_models[recipe.lm.use](recipe.lm).config().get_text_config()
     context = getattr(config, "max_position_embeddings", None)
-    check_lengths(read_split(recipe, registries, recipe.data.train_split), processor.prompts, context=context)
+    count, prompts = TokenCounter(layouts=processor.layouts), processor.prompts
+    trained = read_split(recipe, registries, recipe.data.train_split)
+    check_lengths(trained, prompts, context=context, count=count)
     if recipe.evaluation.after != "never":
         asked = read_split(recipe, registries, recipe.data.test_split)
         asked = asked[: recipe.evaluation.limit] if recipe.evaluation.limit else asked
-        check_lengths(asked, processor.prompts, context=context, answer=recipe.evaluation.max_new_tokens)
+        check_lengths(asked, prompts, context=context, answer=recipe.evaluation.max_new_tokens, count=count)
 
 
 def _check_lock(run: RunDirectory, lock: dict[str, Any], say: Say) -> None:

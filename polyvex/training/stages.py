@@ -130,14 +130,14 @@ def _trainer(
     trained: dict[str, list[str]],
 ) -> StageTrainer:
     context = model.lm.config.max_position_embeddings
-    tokenizer = session.processor.tokenizer
+    tokenizer, reader = session.processor.tokenizer, session.reader
     trainer = StageTrainer(
         model=model,
         args=arguments(session.recipe, stage, folder.path, progress=session.progress),
         train_dataset=ExampleDataset(
-            session.data.train, session.processor.prompts, images=stage.images, context=context
+            session.data.train, session.processor.prompts, images=stage.images, context=context, count=reader.count
         ),
-        data_collator=Collator(pad=tokenizer.pad_token_id, read_tokens=session.data.cache.tokens),
+        data_collator=Collator(pad=tokenizer.pad_token_id, read_images=reader),
         callbacks=[MetricsFile(folder.metrics), *([StageBar(stage.name)] if session.progress else [])],
         stage=stage,
         trained=trained,

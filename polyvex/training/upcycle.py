@@ -47,8 +47,9 @@ def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
 def _probe(session: Session, *, context: int) -> dict[str, Any]:
     samples = session.data.train[:4]
     processor = session.processor
-    dataset = ExampleDataset(samples, processor.prompts, images=True, context=context)
-    collate = Collator(pad=processor.tokenizer.pad_token_id, read_tokens=session.data.cache.tokens)
+    reader = session.reader
+    dataset = ExampleDataset(samples, processor.prompts, images=True, context=context, count=reader.count)
+    collate = Collator(pad=processor.tokenizer.pad_token_id, read_images=reader)
     batch = collate([dataset[index] for index in range(len(samples))])
     batch.pop("labels")
     return batch

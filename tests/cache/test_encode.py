@@ -184,11 +184,11 @@ def test_killed_half_way_it_keeps_whole_shards(fill: Fill, monkeypatch: pytest.M
     plain = encode.TokenStore.write
     written: list[int] = []
 
-    def write_once(self: Any, images: Sequence[str], values: Tensor) -> None:
+    def write_once(self: Any, images: Sequence[str], values: Tensor, tiles: Sequence[int]) -> None:
         if written:
             raise Killed
         written.append(len(images))
-        plain(self, images, values)
+        plain(self, images, values, tiles)
 
     with monkeypatch.context() as patch:
         patch.setattr(encode.TokenStore, "write", write_once)

@@ -1,10 +1,10 @@
 """Examples and batches."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from polyvex.data import Sample
 from polyvex.data.batches import Collator, Example, ExampleDataset
@@ -20,9 +20,9 @@ def prompts() -> PromptEncoder:
     return PromptEncoder(tokenizer=tokenizer, template="{image}{question}", image_token_id=300, visual_tokens=3)
 
 
-def read_tokens(paths: Sequence[str]) -> dict[str, Tensor]:
+def read_images(paths: Sequence[str]) -> dict[str, Any]:
     """One token per image that says which path it came from."""
-    return {"a": torch.tensor([[[float(ord(path[0]))]] for path in paths])}
+    return {"encoder_tokens": {"a": torch.tensor([[[float(ord(path[0]))]] for path in paths])}}
 
 
 SAMPLE = Sample(id="one", question="what?", answer="red", images=("x.png",))
@@ -57,7 +57,7 @@ def test_a_longer_sample_is_an_error_never_cut(prompts: PromptEncoder) -> None:
 
 
 def test_a_batch_is_padded_on_the_right_to_a_multiple() -> None:
-    collate = Collator(pad=9, read_tokens=read_tokens, multiple=4)
+    collate = Collator(pad=9, read_images=read_images, multiple=4)
     batch = collate(
         [
             Example(ids=[1, 2, 3, 4, 5], labels=[IGNORED, IGNORED, IGNORED, 4, 5], images=()),
@@ -74,7 +74,7 @@ def test_a_batch_is_padded_on_the_right_to_a_multiple() -> None:
 
 
 def test_a_full_multiple_is_not_padded() -> None:
-    batch = Collator(pad=9, read_tokens=read_tokens, multiple=2)([Example(ids=[1, 2], labels=[1, 2], images=())])
+    batch = Collator(pad=9, read_images=read_images, multiple=2)([Example(ids=[1, 2], labels=[1, 2], images=())])
     assert batch["input_ids"].tolist() == [[1, 2]]
 
 
@@ -84,9 +84,9 @@ def test_tokens_of_all_images_come_in_the_order_of_the_rows() -> None:
         Example(ids=[1], labels=[1], images=()),
         Example(ids=[1], labels=[1], images=("c",)),
     ]
-    batch = Collator(pad=0, read_tokens=read_tokens)(rows)
+    batch = Collator(pad=0, read_images=read_images)(rows)
     assert batch["encoder_tokens"]["a"].flatten().tolist() == [ord("b"), ord("a"), ord("c")]
 
 
 def test_text_alone_has_no_encoder_tokens() -> None:
-    assert "encoder_tokens" not in Collator(pad=0, read_tokens=read_tokens)([Example(ids=[1], labels=[1], images=())])
+    assert "encoder_tokens" not in Collator(pad=0, read_images=read_images)([Example(ids=[1], labels=[1], images=())])

@@ -10,6 +10,7 @@ import torch
 
 from polyvex.assemble import Built, build
 from polyvex.cache import TokenCache, fill_cache
+from polyvex.cache.reader import ImageReader
 from polyvex.data import Sample
 from polyvex.evaluation.evaluate import Answered, Evaluation, evaluate, wilson
 from polyvex.evaluation.metrics import ExactMatch
@@ -107,7 +108,7 @@ def ask(built: Built, cache: TokenCache) -> Callable[..., Evaluation]:
             built.model,
             built.processor,
             samples,
-            cache.tokens,
+            ImageReader.of(cache, built.processor),
             metric=("exact_match", ExactMatch()),
             batch_size=batch_size,
             max_new_tokens=3,

@@ -93,7 +93,7 @@ def test_tokens_of_another_shape_are_refused_with_both_shapes(shape: tuple[int, 
 
 def test_images_without_placeholders_are_refused(shared_built: Make) -> None:
     built = shared_built()
-    with pytest.raises(ContractError, match="got 0 placeholders for 1 images of 12 tokens each, expected 12"):
+    with pytest.raises(ContractError, match="got 0 placeholders for 12 visual tokens"):
         built.model(**inputs_of(built, images=0), pixel_values=pixels_of(built))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
-from polyvex.recipe.check import encoder_shapes, find_problems, fused_shapes
+from polyvex.recipe.check import encoder_shapes, find_problems, recipe_layouts
 from polyvex.tokens import Grid, TokenShape
 
 Problems = Callable[..., list[str]]
@@ -118,7 +118,7 @@ def test_shapes_are_known_before_anything_is_built(check: Callable[..., Recipe],
         TokenShape(tokens=4, dim=8, grid=Grid(rows=2, cols=2)),
         TokenShape(tokens=8, dim=6, grid=Grid(rows=2, cols=4)),
     ]
-    assert fused_shapes(recipe, known, dim=32) == [
+    assert [run.tile for run in recipe_layouts(recipe, known, dim=32).runs] == [
         TokenShape(tokens=2, dim=32, grid=Grid(rows=2, cols=1)),
         TokenShape(tokens=4, dim=32, grid=Grid(rows=2, cols=2)),
     ]

@@ -1,6 +1,7 @@
 """The kit's checks of what components say of themselves, and of values of a wrong kind."""
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from polyvex.encoders import (
     resize_square,
 )
 from polyvex.testing import check_dataset, check_encoder
-from polyvex.tokens import TokenShape, VisualLayout, VisualTokens
+from polyvex.tokens import TokenShape, VisualTokens
 
 FACTS = EncoderFacts(
     shape=TokenShape(tokens=1, dim=3),
@@ -115,7 +116,7 @@ class JoinsTheBatch(Plain):
 class SecondSource(Plain):
     def forward(self, pixels: Tensor) -> Any:
         tokens = super().forward(pixels)
-        layout = VisualLayout(source=tokens.layout.source + 1, coords=tokens.layout.coords)
+        layout = replace(tokens.layout, source=tokens.layout.source + 1)
         return VisualTokens(values=tokens.values, layout=layout)
 
 

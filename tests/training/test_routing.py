@@ -8,6 +8,7 @@ import torch
 
 from polyvex.assemble import Built, build
 from polyvex.cache import TokenCache, fill_cache
+from polyvex.cache.reader import ImageReader
 from polyvex.data import Sample
 from polyvex.hooks.manager import Registries
 from polyvex.moe.upcycle import install_experts, moe_layers
@@ -39,7 +40,8 @@ Load = dict[str, dict[str, list[float]]]
 
 
 def load_of(built: Built, samples: list[Sample], cache: TokenCache, **options: Any) -> Load:
-    return expert_load(built.model.eval(), built.processor, samples, cache.tokens, **options)
+    reader = ImageReader.of(cache, built.processor)
+    return expert_load(built.model.eval(), built.processor, samples, reader, **options)
 
 
 def test_each_layer_has_shares_of_text_and_of_each_encoder(
