@@ -88,6 +88,15 @@ def test_an_encoder_planned_on_meta_gets_its_weights(tiny: type[SamEncoder], che
         assert torch.equal(value, wanted.state_dict()[key]), key
 
 
+def test_what_is_resampled_keeps_the_files_precision(tiny: type[SamEncoder], changed: Callable[..., Path]) -> None:
+    """An encoder that was planned on meta takes the file's tensors as they are, and must not get two precisions."""
+    path = changed(lambda state: state.update({key: value.half() for key, value in state.items()}))
+    with torch.device("meta"):
+        encoder = tiny(SamOptions(image_size=80, weights=str(path)))
+    assert encoder.load_pretrained().reshaped
+    assert {value.dtype for value in encoder.state_dict().values()} == {torch.float16}
+
+
 def test_without_weights_the_link_is_told() -> None:
     place = SamVitB.weights(SamOptions())
     assert place.path is None
