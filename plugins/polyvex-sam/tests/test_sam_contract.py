@@ -1,7 +1,9 @@
 """The encoders keep their contract, with the facts of the real ones, and refuse what cannot work."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -153,3 +155,16 @@ def test_the_neck_may_be_asked_for_with_the_last_block(layers: Any) -> None:
 def test_padding_is_told_unless_it_is_kept() -> None:
     assert SamVitB.content(SamOptions(), (600, 800)) == Box(top=0, left=0, height=768, width=1024)
     assert SamVitB.content(SamOptions(padding="keep"), (600, 800)) == Box(top=0, left=0, height=1024, width=1024)
+
+
+def test_the_tables_of_the_readme_are_right() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    tables = [tomllib.loads(block) for block in re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+    shapes = []
+    for [table] in (block["encoders"] for block in tables):
+        kind = register_encoders()[table.pop("use")]
+        shapes.append(kind.describe(kind.Options(**table)).shape)
+    assert [(shape.tokens, shape.dim) for shape in shapes] == [(4096, 256), (1024, 5120)]
+    for name, option in SamOptions.model_fields.items():
+        default = str(option.default) if isinstance(option.default, int) else f'"{option.default}"'
+        assert f"\n| `{name}` | {default} | " in text
