@@ -107,13 +107,14 @@ def build_model(
     """Build the dense model with the recipe's seed.
 
     Args:
-        encoders: also build the encoders and load their pretrained weights; without them the model takes cached
-            tokens only.
+        encoders: also build the frozen encoders and load their pretrained weights; without them the model takes
+            their tokens from the cache. Encoders that learn are always there.
 
     Raises:
         WeightsError: if an encoder's weights are missing or do not fit.
     """
     from polyvex.model import PolyvexForConditionalGeneration
+    from polyvex.model.components import build_encoders
 
     component = registries.language_models[recipe.lm.use](recipe.lm)
     with torch.random.fork_rng(devices=[]):
@@ -124,17 +125,17 @@ def build_model(
             recipe, registries, text_config=lm.config.to_dict(), image_token_id=processor.image_token_id
         )
         config.encoders_included = encoders
-        model = PolyvexForConditionalGeneration(config, lm=lm, registries=registries)
+        own, reports = build_encoders(config, registries, pretrained=True)
+        model = PolyvexForConditionalGeneration(config, lm=lm, encoders=own, registries=registries)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     if processor.image_token_id < model.lm.config.vocab_size:
         model.generation_config.suppress_tokens = [processor.image_token_id]  # a placeholder is never an answer
-    reports = {name: encoder.load_pretrained() for name, encoder in model.encoders.items()}  # type: ignore[operator]
     return model, reports
 
 
 def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditionalGeneration":
-    """The dense model with its language model's shapes and no memory for them, for plans and checks.
+    """The dense model with the shapes of its language model and of encoders that learn, and no memory for them.
 
     The caller's random numbers are left alone: planning a recipe must not change what is trained after.
 
@@ -144,6 +145,7 @@ def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditiona
     from transformers import AutoModelForCausalLM
 
     from polyvex.model import PolyvexForConditionalGeneration
+    from polyvex.model.components import build_encoders
 
     text_config = registries.language_models[recipe.lm.use](recipe.lm).config()
     config = make_config(recipe, registries, text_config=text_config.to_dict(), image_token_id=-1)
@@ -151,7 +153,8 @@ def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditiona
     with torch.random.fork_rng(devices=[]):
         with torch.device("meta"):
             lm = AutoModelForCausalLM.from_config(text_config)
-        return PolyvexForConditionalGeneration(config, lm=lm, registries=registries)
+            own, _ = build_encoders(config, registries)
+        return PolyvexForConditionalGeneration(config, lm=lm, encoders=own, registries=registries)
 
 
 def build(

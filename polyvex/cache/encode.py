@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from polyvex.cache.images import ImageFiles, hash_images, image_paths
-from polyvex.cache.place import Place, cache_root, places
+from polyvex.cache.place import Place, best_device, cache_root, places
 from polyvex.cache.store import TokenStore
 from polyvex.data.base import Sample
 from polyvex.encoders.base import EncoderInputs, VisionEncoder
@@ -50,12 +50,13 @@ class CacheReport:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenCache:
-    """The cached tokens that a recipe needs: one store per encoder, the hash of each image path, and why
-    an image cannot be read."""
+    """The cached tokens that a recipe needs: one store per frozen encoder, the hash of each image path, and why an
+    image cannot be read. ``weights_sha256`` is of each encoder's pretrained weights, also of those that learn."""
 
     stores: dict[str, TokenStore]
     files: ImageFiles
     unreadable: dict[str, str] = field(default_factory=dict)
+    weights_sha256: dict[str, str | None] = field(default_factory=dict)
 
     def tokens(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """Tokens [tiles tokens dim] of each encoder by name, image after image, in float32."""
@@ -63,9 +64,10 @@ class TokenCache:
         return {name: store.read(hashes).float() for name, store in self.stores.items()}
 
     def has(self, path: str) -> bool:
-        """Whether every encoder's tokens of this image are there."""
+        """Whether the image can be read, and every cached encoder's tokens of it are there."""
         image = self.files.hashes.get(path)
-        return image is not None and all(image in store for store in self.stores.values())
+        known = image is not None and all(image in store for store in self.stores.values())
+        return known and (bool(self.stores) or path not in self.unreadable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ def fill_cache(
 ) -> tuple[TokenCache, CacheReport]:
     """Encode the images of ``samples`` that the cache lacks. Encoders are loaded only if there are any.
 
+    Encoders that learn are left out: their tokens change from step to step.
+
     Args:
         known: encoders that are loaded already, from a run. Then no weight file is looked for, and images that
             cannot be read are only reported: their share is judged when a run is trained.
@@ -101,6 +105,8 @@ def fill_cache(
     stores = {}
     found = places(recipe, registries, root=root, weights=known.weights_sha256 if known else None)
     for table, place in zip(recipe.encoders, found.values(), strict=True):
+        if table.tune != "frozen":
+            continue
         store = stores[place.encoder] = TokenStore(place.folder, place.about)
         missing = {path: image for path, image in files.hashes.items() if image not in store}
         report.found[place.encoder] = len(files.hashes) - len(missing)
@@ -111,9 +117,12 @@ def fill_cache(
             bad = _encode_missing(encoder, missing, store, recipe, place, progress=progress)
             report.encoded[place.encoder] = len(store) - before
             report.unreadable.update(bad)
+    if not stores:
+        report.unreadable.update(_undecodable(files))
     if known is None:
         check_unreadable(recipe, report.unreadable, total=len(files.hashes) + len(files.unreadable))
-    return TokenCache(stores=stores, files=files, unreadable=report.unreadable), report
+    digests = {name: place.about["weights_sha256"] for name, place in found.items()}
+    return TokenCache(stores=stores, files=files, unreadable=report.unreadable, weights_sha256=digests), report
 
 
 def _any_readable(images: dict[str, str], unreadable: dict[str, str]) -> bool:
@@ -126,6 +135,17 @@ def _any_readable(images: dict[str, str], unreadable: dict[str, str]) -> bool:
         else:
             return True
     return False
+
+
+def _undecodable(files: ImageFiles) -> dict[str, str]:
+    """Images that cannot be decoded: where no encoder is cached, nothing else would tell before the first step."""
+    bad = {}
+    for path in files.hashes:
+        try:
+            open_image(path)
+        except DataError as error:
+            bad[path] = str(error)
+    return bad
 
 
 def check_unreadable(recipe: Recipe, unreadable: dict[str, str], *, total: int) -> None:
@@ -153,8 +173,7 @@ def load_encoder(kind: type[VisionEncoder], options: Any) -> VisionEncoder:
     """Build an encoder with its pretrained weights, frozen, on the best device there is."""
     encoder = kind(options)
     encoder.load_pretrained()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return encoder.requires_grad_(False).eval().to(device)
+    return encoder.requires_grad_(False).eval().to(best_device())
 
 
 def _encode_missing(
@@ -176,7 +195,10 @@ def _encode_missing(
     with progress_bar, torch.inference_mode():
         try:
             for batch in _batches(encoder, views, missing, recipe.cache.batch_size, unreadable):
-                done += [(image, values.to("cpu", dtype)) for image, values in _run(encoder, batch, recipe)]
+                done += [
+                    (image, values.to("cpu", dtype))
+                    for image, values in _run(encoder, batch, place, recipe.cache.batch_size)
+                ]
                 progress_bar.update(len(batch))
                 if len(done) >= SHARD:
                     flush()
@@ -192,13 +214,12 @@ Encoded = tuple[str, Tensor]
 """An image by its hash, and its tokens [tiles tokens dim]."""
 
 
-def _run(encoder: VisionEncoder, batch: list[Prepared], recipe: Recipe) -> list[Encoded]:
-    """Encode all tiles of a batch, as many at a time as the recipe says."""
+def _run(encoder: VisionEncoder, batch: list[Prepared], place: Place, size: int) -> list[Encoded]:
+    """Encode all tiles of a batch, ``size`` at a time."""
     tiles = [tile for _, of_image in batch for tile in of_image]
     like = next(encoder.parameters(), torch.empty(0))
-    size = recipe.cache.batch_size
     values = [
-        run_encoder(encoder, to_like(stack_inputs(tiles[start : start + size]), like)).values
+        run_encoder(encoder, to_like(stack_inputs(tiles[start : start + size]), like), place.precision).values
         for start in range(0, len(tiles), size)
     ]
     if not values:

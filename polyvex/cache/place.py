@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+import torch
 
+from polyvex.encoders.precision import Precision, used
 from polyvex.encoders.tiling import Tiling
 from polyvex.encoders.weights import sha256_of
 from polyvex.hooks.manager import Registries
@@ -26,6 +28,15 @@ FORMAT = 3
 
 NO_NUMBERS = {"polyvex", "pydantic", "jaxtyping", "pytest"}
 """Requirements of plugins that no token depends on."""
+
+
+NOT_IN_TOKENS = {"use", "name", "weights", "precision", "tune", "lora"}
+"""Keys of an encoder's table that are told elsewhere, or that frozen encoders' tokens do not depend on."""
+
+
+def best_device() -> torch.device:
+    """Where encoders run for the cache."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def cache_root(folder: str | Path | None = None) -> Path:
@@ -45,6 +56,7 @@ class Place:
     folder: Path
     about: dict[str, Any]
     tiling: Tiling | None = None
+    precision: Precision = "float32"
 
 
 def places(
@@ -62,7 +74,13 @@ def places(
     for table, name in zip(recipe.encoders, encoder_names(recipe), strict=True):
         about = _about(table, recipe.cache.dtype, registries, weights[name] if weights else _digest(table, registries))
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        found[name] = Place(encoder=name, folder=root / f"{table.use}-{digest}", about=about, tiling=table.tiling)
+        found[name] = Place(
+            encoder=name,
+            folder=root / f"{table.use}-{digest}",
+            about=about,
+            tiling=table.tiling,
+            precision=table.precision,
+        )
     return found
 
 
@@ -76,7 +94,8 @@ def _about(table: Any, dtype: str, registries: Registries, weights: str | None) 
     return {
         "format": FORMAT,
         "encoder": table.use,
-        "options": table.model_dump(exclude={"use", "name", "weights"}),
+        "options": table.model_dump(exclude=NOT_IN_TOKENS),
+        "computed_in": used(best_device(), table.precision),
         "weights_sha256": weights,
         "dtype": dtype,
         "plugin": f"{entry.plugin.distribution} {entry.plugin.version}",

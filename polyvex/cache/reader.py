@@ -1,4 +1,4 @@
-"""What the model needs of the images of a batch: cached tokens, and sizes where tokens depend on them."""
+"""What the model needs of the images of a batch: cached tokens or pixels, and sizes where tokens depend on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import torch
 
 from polyvex.cache.encode import TokenCache
 from polyvex.data.prompt import Images
-from polyvex.encoders.images import size_of_file
+from polyvex.encoders.images import open_image, size_of_file
 from polyvex.encoders.tiling import Size
 from polyvex.layouts import ImageLayouts
 
@@ -42,19 +42,25 @@ class TokenCounter:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageReader:
-    """Reads images for a model whose processor is ``processor``."""
+    """Reads images for a model whose processor is ``processor``: pixels for encoders that learn, else cached tokens."""
 
     cache: TokenCache
+    processor: "PolyvexProcessor"
     count: TokenCounter
 
     @classmethod
     def of(cls, cache: TokenCache, processor: "PolyvexProcessor") -> "ImageReader":
         """The reader of a model's inputs."""
-        return cls(cache=cache, count=TokenCounter(layouts=processor.layouts))
+        return cls(cache=cache, processor=processor, count=TokenCounter(layouts=processor.layouts))
 
     def __call__(self, paths: Sequence[str]) -> dict[str, Any]:
         """A batch's entries for these images."""
-        inputs: dict[str, Any] = {"encoder_tokens": self.cache.tokens(paths)}
+        inputs: dict[str, Any] = {}
+        if self.cache.stores:
+            inputs["encoder_tokens"] = self.cache.tokens(paths)
+        if live := [name for name in self.processor.encoder_names if name not in self.cache.stores]:
+            images = [open_image(path) for path in paths]
+            inputs["pixel_values"] = self.processor.pixels(images, encoders=live)
         if not self.count.layouts.fixed:
             inputs["image_sizes"] = torch.tensor([self.count.size(path) for path in paths])
         return inputs

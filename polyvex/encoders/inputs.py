@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from polyvex.encoders.base import EncoderInputs, VisionEncoder
+from polyvex.encoders.precision import Precision, in_precision
 from polyvex.tokens import VisualTokens
 
 
-def run_encoder(encoder: VisionEncoder, inputs: EncoderInputs) -> VisualTokens:
-    """Encode ``inputs`` of several views."""
-    return encoder(**inputs) if isinstance(inputs, dict) else encoder(inputs)
+def run_encoder(encoder: VisionEncoder, inputs: EncoderInputs, precision: Precision = "float32") -> VisualTokens:
+    """Encode ``inputs`` of several views, in half precision where it is asked for and the device has it."""
+    with in_precision(pixels_of(inputs).device, precision):
+        return encoder(**inputs) if isinstance(inputs, dict) else encoder(inputs)
 
 
 def pixels_of(inputs: EncoderInputs) -> Tensor:

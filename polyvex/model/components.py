@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyvex.encoders.base import VisionEncoder
+from polyvex.encoders.tuning import LoRA, adapt
 from polyvex.encoders.views import EncoderViews
+from polyvex.encoders.weights import WeightsReport
+from polyvex.errors import RecipeError
 from polyvex.fusion.base import Fusion
 from polyvex.hooks.manager import Registries
 from polyvex.layouts import ImageLayouts, image_layouts
@@ -21,12 +24,11 @@ from polyvex.tokens import TokenShape
 class Components:
     """The parts around a language model; ``router`` is its class and options.
 
-    ``encoders`` is empty where a configuration leaves them out; ``names``, ``shapes`` (of one tile), ``views``
-    and ``layouts`` (of whole images, after fusion) are always there.
+    Of the encoders, ``tables`` and ``views`` by name, and ``shapes`` (of one tile) in order; ``layouts`` is of whole
+    images, after fusion.
     """
 
-    names: list[str]
-    encoders: dict[str, VisionEncoder]
+    tables: dict[str, Any]
     shapes: list[TokenShape]
     views: dict[str, EncoderViews]
     layouts: ImageLayouts
@@ -45,7 +47,6 @@ def read_components(config: PolyvexConfig, registries: Registries, *, dim: int) 
     tables = read_encoders(config, registries)
     kinds = [(registries.encoders[table.use], table) for table in tables]
     shapes = [kind.describe(table).shape for kind, table in kinds]
-    encoders = {table.name: kind(table) for kind, table in kinds} if config.encoders_included else {}
     fusion_options = read_table(registries.fusions, config.fusion or {})
     fusion_kind = registries.fusions[fusion_options.use]
     layouts = image_layouts(kinds, (fusion_kind, fusion_options), dim=dim)
@@ -54,8 +55,7 @@ def read_components(config: PolyvexConfig, registries: Registries, *, dim: int) 
     scheme = registries.position_schemes[scheme_options.use](scheme_options, layout=layouts.widest(), dim=dim)
     moe, router = read_experts(config, registries)
     return Components(
-        names=[table.name for table in tables],
-        encoders=encoders,
+        tables={table.name: table for _, table in kinds},
         shapes=shapes,
         views={table.name: EncoderViews(kind=kind, options=table, tiling=table.tiling) for kind, table in kinds},
         layouts=layouts,
@@ -64,6 +64,35 @@ def read_components(config: PolyvexConfig, registries: Registries, *, dim: int) 
         moe=moe,
         router=router,
     )
+
+
+def build_encoders(
+    config: PolyvexConfig, registries: Registries, *, pretrained: bool = False
+) -> tuple[dict[str, VisionEncoder], dict[str, WeightsReport]]:
+    """Build the encoders that a model of ``config`` holds: all of them, or only those that learn.
+
+    Args:
+        pretrained: also load their pretrained weights, before adapters are put in; else the weights are fresh.
+
+    Returns:
+        The encoders and the account of their weights (empty for fresh ones), by name.
+
+    Raises:
+        WeightsError: if weights are missing or do not fit.
+        RecipeError: if adapters fit no layer.
+    """
+    encoders, reports = {}, {}
+    for table in read_encoders(config, registries):
+        if not config.encoders_included and table.tune == "frozen":
+            continue
+        encoder = registries.encoders[table.use](table)
+        if pretrained:
+            reports[table.name] = encoder.load_pretrained()
+        try:
+            encoders[table.name] = adapt(encoder, table.lora or LoRA()) if table.tune == "lora" else encoder
+        except ValueError as error:
+            raise RecipeError([f"[[encoders]] {table.name}: {error}"]) from None
+    return encoders, reports
 
 
 def read_encoders(config: PolyvexConfig, registries: Registries) -> list[Any]:

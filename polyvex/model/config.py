@@ -12,7 +12,7 @@ class PolyvexConfig(PreTrainedConfig):
     ``encoders``, ``fusion``, ``positions`` and ``moe`` are tables as in a recipe, with every default written out;
     ``moe`` is None while the language model is dense. ``plugins`` gives, for each encoder, the distribution that
     brought it. ``loss`` weighs the auxiliary losses. ``encoders_included`` is false in checkpoints inside a run:
-    frozen encoders are trained from the cache, and stored once, with the finished model.
+    their frozen encoders' tokens come from the cache, so these are stored once, with the finished model.
     """
 
     model_type = "polyvex"

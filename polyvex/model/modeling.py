@@ -15,12 +15,14 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Gene
 from transformers.cache_utils import Cache
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from polyvex.encoders.base import EncoderInputs, VisionEncoder
 from polyvex.encoders.inputs import pixels_of, run_encoder, to_like
 from polyvex.encoders.tiling import Size
+from polyvex.encoders.tuning import may_learn
 from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import ContractError, WeightsError
 from polyvex.hooks.manager import Registries, load_registries
-from polyvex.model.components import read_components
+from polyvex.model.components import build_encoders, read_components
 from polyvex.model.config import PolyvexConfig
 from polyvex.model.generation import GeneratesWithImages, sizes_of
 from polyvex.model.merge import MergeViews
@@ -44,6 +46,7 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
 
     Args:
         lm: a language model that is loaded already; without it a fresh one is made from ``config.text_config``.
+        encoders: encoders by name that are loaded already; without them fresh ones are built.
         registries: what the tables of ``config`` may name; the installed plugins if not given.
     """
 
@@ -58,21 +61,29 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
     _supports_flex_attn = False
 
     def __init__(
-        self, config: PolyvexConfig, *, lm: PreTrainedModel | None = None, registries: Registries | None = None
+        self,
+        config: PolyvexConfig,
+        *,
+        lm: PreTrainedModel | None = None,
+        encoders: Mapping[str, VisionEncoder] | None = None,
+        registries: Registries | None = None,
     ):
         super().__init__(config)
+        registries = registries or load_registries()
         self.lm: Any = lm if lm is not None else AutoModelForCausalLM.from_config(config.text_config)
         # One object, or transformers would read an attention implementation here that the model does not use.
         config.text_config = self.lm.config
         # The components are small next to the language model and may keep buffers or plain tensors that a meta
         # device would lose, so they are made for real even where transformers asks for empty ones.
         with torch.device("cpu"):
-            components = read_components(config, registries or load_registries(), dim=self.lm.config.hidden_size)
-            self.encoders = nn.ModuleDict(components.encoders)
+            components = read_components(config, registries, dim=self.lm.config.hidden_size)
+            own = build_encoders(config, registries)[0] if encoders is None else encoders
+            self.encoders = nn.ModuleDict(own)
             self.fusion = components.fusion
             self.positions = components.positions
             self.views = MergeViews(components.layouts, dim=self.lm.config.hidden_size)
-        self.encoder_names = components.names
+        self.encoder_names = list(components.tables)
+        self.encoder_tables = components.tables
         self.layouts = components.layouts
         self.views_of = components.views
         self._input_shapes = components.shapes
@@ -203,14 +214,18 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
         Raises:
             ContractError: if both pixels and tokens are given, or not those of the model's encoders.
         """
-        if encoder_tokens is not None and pixel_values is not None:
-            raise ContractError("got both pixel_values and encoder_tokens; pass one of them, they say the same")
-        if encoder_tokens is not None:
-            parts = self._given(encoder_tokens)
-        elif pixel_values is not None:
-            parts = self.encode(pixel_values)
-        else:
+        if encoder_tokens is None and pixel_values is None:
             return None
+        tokens, pixels = encoder_tokens or {}, pixel_values or {}
+        if both := sorted(set(tokens) & set(pixels)):
+            raise ContractError(
+                f"got both pixel_values and encoder_tokens of {', '.join(both)}; pass one of them, they say the same"
+            )
+        self._check_names(tokens, pixels)
+        parts = [
+            self._given(name, tokens[name]) if name in tokens else self._encode(name, pixels[name])
+            for name in self.encoder_names
+        ]
         own = next(self.fusion.parameters(), self.lm.get_input_embeddings().weight)
         runs = self.fusion.runs([replace(part, values=part.values.to(own.device, own.dtype)) for part in parts])
         if self.layouts.fixed and self.layouts.untiled:
@@ -228,51 +243,65 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
         self.layouts.of()  # tells that sizes are missing, if they are needed
         return [(1, 1)] * (tiles // self.layouts.runs[0].views.tiles((1, 1)))
 
-    @torch.no_grad()
     def encode(self, pixel_values: PerEncoder) -> list[VisualTokens]:
-        """Run every encoder on its own pixels, in recipe order. Encoders are frozen: no gradient is kept."""
-        if not self.encoders:
-            raise ContractError("this checkpoint has no encoders (it is one inside a run). Pass encoder_tokens instead")
-        self._check_names("pixel_values", pixel_values)
-        parts = []
-        for name in self.encoder_names:
-            encoder: Any = self.encoders[name]
-            like = next(encoder.parameters(), pixels_of(pixel_values[name]))
-            parts.append(run_encoder(encoder, to_like(pixel_values[name], like)))
-        return parts
+        """Run every encoder on its own pixels, in recipe order. Gradients are kept of those that learn, if any."""
+        self._check_names({}, pixel_values)
+        return [self._encode(name, pixel_values[name]) for name in self.encoder_names]
 
-    def _given(self, encoder_tokens: PerEncoder) -> list[VisualTokens]:
-        self._check_names("encoder_tokens", encoder_tokens)
-        parts = []
-        for name, shape in zip(self.encoder_names, self._input_shapes, strict=True):
-            values: Float[Tensor, "images tokens dim"] = encoder_tokens[name]
-            if values.shape[1:] != (shape.tokens, shape.dim):
-                raise ContractError(
-                    f"encoder_tokens of '{name}' are {tuple(values.shape[1:])} per image, expected "
-                    f"{(shape.tokens, shape.dim)} (tokens, width). Were they cached with other options?"
-                )
-            parts.append(VisualTokens.on_grid(values, shape.grid))
-        return parts
+    def _encode(self, name: str, pixels: EncoderInputs) -> VisualTokens:
+        if name not in self.encoders:
+            raise ContractError(
+                f"this checkpoint has no encoder '{name}' (it is one inside a run). Pass its encoder_tokens instead"
+            )
+        encoder: Any = self.encoders[name]
+        like = next(encoder.parameters(), pixels_of(pixels))
+        table = self.encoder_tables[name]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and table.tune != "frozen"):
+            return run_encoder(encoder, to_like(pixels, like), table.precision)
 
-    def _check_names(self, what: str, given: PerEncoder) -> None:
-        if set(given) != set(self.encoder_names):
-            raise ContractError(f"{what} has {sorted(given)}, expected the encoders {sorted(self.encoder_names)}")
+    def _given(self, name: str, values: Float[Tensor, "tiles tokens dim"]) -> VisualTokens:
+        shape = self._input_shapes[self.encoder_names.index(name)]
+        if values.shape[1:] != (shape.tokens, shape.dim):
+            raise ContractError(
+                f"encoder_tokens of '{name}' are {tuple(values.shape[1:])} per image, expected "
+                f"{(shape.tokens, shape.dim)} (tokens, width). Were they cached with other options?"
+            )
+        return VisualTokens.on_grid(values, shape.grid)
+
+    def _check_names(self, tokens: PerEncoder, pixels: PerEncoder) -> None:
+        given = sorted([*tokens, *pixels])
+        if given != sorted(self.encoder_names):
+            what = " and ".join(
+                name for name, values in (("pixel_values", pixels), ("encoder_tokens", tokens)) if values
+            )
+            raise ContractError(f"{what} has {given}, expected the encoders {sorted(self.encoder_names)}")
+
+    def may_train(self, parameter: str) -> bool:
+        """Whether a stage may train the parameter of this name: not of frozen encoders, nor under their adapters."""
+        part, _, rest = parameter.partition(".")
+        if part != "encoders":
+            return True
+        name, _, rest = rest.partition(".")
+        return may_learn(rest, self.encoder_tables[name].tune)
 
     def attach_encoders(self, registries: Registries) -> dict[str, WeightsReport]:
-        """Build the encoders that a checkpoint inside a run left out, and load their pretrained weights.
+        """Build the frozen encoders that a checkpoint inside a run left out, and load their pretrained weights.
 
         Returns:
-            The account of each encoder's weights, by name.
+            The account of each such encoder's weights, by name.
         """
         config = PolyvexConfig.from_dict({**self.config.to_dict(), "encoders_included": True})
-        components = read_components(config, registries, dim=self.lm.config.hidden_size)
-        reports = {name: encoder.load_pretrained() for name, encoder in components.encoders.items()}
-        self.encoders = nn.ModuleDict(components.encoders).requires_grad_(False).eval().to(self.device)
+        config.encoders = [table for table in config.encoders or [] if table["name"] not in self.encoders]
+        frozen, reports = build_encoders(config, registries, pretrained=True)
+        have = {**dict(self.encoders.named_children()), **frozen}
+        for encoder in frozen.values():
+            encoder.requires_grad_(False).to(self.device)
+        self.encoders = nn.ModuleDict({name: have[name] for name in self.encoder_names}).eval()
         self.config.encoders_included = True
         return reports
 
     def train(self, mode: bool = True) -> "PolyvexForConditionalGeneration":
-        """Set training mode; frozen encoders always stay in evaluation mode."""
+        """Set training mode; encoders stay in evaluation mode, those that learn too: their norms keep their figures."""
         super().train(mode)
         self.encoders.eval()
         return self

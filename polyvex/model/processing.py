@@ -83,6 +83,11 @@ class PolyvexProcessor(ProcessorMixin):
         return views
 
     @property
+    def encoder_names(self) -> list[str]:
+        """Names of the encoders, in order."""
+        return list(self._views)
+
+    @property
     def visual_tokens(self) -> int | None:
         """Placeholders per image; None if they depend on the image."""
         return self.layouts.tokens() if self.layouts.fixed else None

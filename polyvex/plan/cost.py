@@ -14,12 +14,12 @@ FFN_WIDTH = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """One stage: parameters of connector and language model, memory at float32, and arithmetic.
+    """One stage: parameters of connector, language model and encoders that learn, memory at float32, and arithmetic.
 
     ``active`` counts what works on one token. ``memory_bytes`` holds weights, gradients, AdamW's two moments and an
     estimate of activations. ``flops`` is of the whole stage: 2 per active parameter and token forward, as much
     again for gradients of activations, and as much for those of trained weights; attention's own products, which
-    grow with the square of the length, are added.
+    grow with the square of the length, are added, and so is encoding where tokens are not cached.
     """
 
     name: str
@@ -31,17 +31,25 @@ class StageCost:
     flops: int
 
 
-def stage_cost(model: Any, stage: Stage, *, length: int, experts_per_token: int) -> StageCost:
-    """The cost of ``stage`` for sequences of ``length`` tokens, with its parameters marked as trained already."""
+def stage_cost(model: Any, stage: Stage, *, length: int, experts_per_token: int, seeing: int = 0) -> StageCost:
+    """The cost of ``stage`` for sequences of ``length`` tokens, with its parameters marked as trained already.
+
+    Args:
+        seeing: arithmetic of encoding a sample's images, by encoders whose tokens are not cached.
+    """
     total = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     idle = sum(_idle(layer, experts_per_token) for _, layer in moe_layers(model))
+    encoders = list(model.encoders.parameters())
     active = total - idle
+    reading = active - sum(parameter.numel() for parameter in encoders)
+    passes = 3 if any(parameter.requires_grad for parameter in encoders) else 1
     micro_batch = stage.batch_size // stage.accumulate
     memory = FLOAT32 * (total + 3 * trainable) + _activations(model, micro_batch * length)
     tokens = stage.steps * stage.batch_size * length
     share = trainable / total
-    flops = int(tokens * (2 * active * (2 + share) + 3 * _attention(model, length)))
+    flops = int(tokens * (2 * reading * (2 + share) + 3 * _attention(model, length)))
+    flops += stage.steps * stage.batch_size * passes * seeing
     return StageCost(
         name=stage.name,
         steps=stage.steps,

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from polyvex.assemble import empty_model
-from polyvex.cache.place import cache_root, places
+from polyvex.cache.place import best_device, cache_root, places
 from polyvex.cache.store import TokenStore
 from polyvex.encoders.images import size_of_file
+from polyvex.encoders.precision import used
 from polyvex.encoders.tiling import Size
 from polyvex.errors import DataError, PolyvexError, RecipeError
 from polyvex.hooks.manager import Registries
@@ -17,7 +18,6 @@ from polyvex.plan.cost import StageCost, stage_cost
 from polyvex.plan.text import plan_text
 from polyvex.plan.tokens import EncoderBudget, budgets
 from polyvex.recipe.check import recipe_layouts
-from polyvex.recipe.model import encoder_names
 from polyvex.recipe.samples import read_split
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.training.rehearse import own_experts, rehearse
@@ -77,7 +77,10 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     if recipe.lm.use in registries.language_models and not registries.language_models[recipe.lm.use].pretrained:
         notes.append(f"the language model '{recipe.lm.use}' starts from RANDOM weights")
     visual = data.images_per_sample * budget.tokens
-    stages = _stages(recipe, registries, model, (visual, data.text), problems, notes) if model is not None else []
+    seeing = data.images_per_sample * sum(one.flops or 0 for one in _learning(recipe, budget.encoders))
+    lengths = (visual, data.text)
+    stages = _stages(recipe, registries, model, lengths, seeing, problems, notes) if model is not None else []
+    notes += _tuning_notes(recipe, budget.encoders)
     size, cached = _cache(recipe, registries, budget.encoders, data.images, cache)
     return Plan(
         recipe=recipe.name,
@@ -114,10 +117,11 @@ def _stages(
     registries: Registries,
     model: PolyvexForConditionalGeneration,
     tokens: tuple[int, int],
+    seeing: int,
     problems: list[str],
     notes: list[str],
 ) -> list[StageCost]:
-    """The cost of each stage, for samples of so many visual and text ``tokens``."""
+    """The cost of each stage, for samples of so many visual and text ``tokens``, and FLOPs of ``seeing`` them."""
     costs: list[StageCost] = []
     k = registries.routers[recipe.moe.router.use].experts_per_token(recipe.moe.router) if recipe.moe else 0
     if own_experts(model.lm) and recipe.loss.load_balance:
@@ -128,7 +132,8 @@ def _stages(
 
     def cost(stage: Stage, model: PolyvexForConditionalGeneration) -> None:
         length = tokens[1] + (tokens[0] if stage.images else 0)
-        costs.append(stage_cost(model, stage, length=length, experts_per_token=k))
+        cost = stage_cost(model, stage, length=length, experts_per_token=k, seeing=seeing if stage.images else 0)
+        costs.append(cost)
 
     problems += rehearse(recipe, registries, model, visit=cost)
     if upcycling := next((stage for stage in recipe.stages if stage.upcycle), None):
@@ -217,13 +222,34 @@ def _check_encoders(encoders: list[EncoderBudget], problems: list[str], notes: l
             notes.append(f"encoder {budget.name}: its weights are under {budget.license}")
 
 
+def _learning(recipe: Recipe, encoders: list[EncoderBudget]) -> list[EncoderBudget]:
+    """Encoders whose tokens are not cached."""
+    return [one for table, one in zip(recipe.encoders, encoders, strict=True) if table.tune != "frozen"]
+
+
+def _tuning_notes(recipe: Recipe, encoders: list[EncoderBudget]) -> list[str]:
+    notes = [
+        f"encoder {one.name} learns, so images are encoded in each step, and its activations come on top of the memory"
+        for one in _learning(recipe, encoders)
+    ]
+    device = best_device()
+    for table, one in zip(recipe.encoders, encoders, strict=True):
+        if used(device, table.precision) != table.precision:
+            notes.append(
+                f"encoder {one.name}: {table.precision} has no effect on this machine ({device.type}); it computes in "
+                f"float32"
+            )
+    return notes
+
+
 def _cache(
     recipe: Recipe, registries: Registries, encoders: list[EncoderBudget], images: int, cache: str | Path | None
 ) -> tuple[int, int]:
     """Bytes that the whole cache takes, and bytes of it that are there."""
     width = {"float32": 4, "float16": 2, "bfloat16": 2}[recipe.cache.dtype]
-    per_image = {budget.name: budget.tokens_in * budget.dim * width for budget in encoders}
+    learning = {one.name for one in _learning(recipe, encoders)}
+    per_image = {one.name: one.tokens_in * one.dim * width for one in encoders if one.name not in learning}
     found = places(recipe, registries, root=cache_root(cache))
     there = {name: len(TokenStore(place.folder, place.about)) for name, place in found.items()}
-    cached = sum(min(there[name], images or there[name]) * per_image[name] for name in encoder_names(recipe))
+    cached = sum(min(there[name], images or there[name]) * per_image[name] for name in per_image)
     return images * sum(per_image.values()), cached

@@ -21,6 +21,7 @@ def find_problems(recipe: Recipe, registries: Registries) -> list[str]:
         problems += _fusion(recipe, registries)
     problems += _names(recipe)
     problems += _experts(recipe, registries)
+    problems += _tuning(recipe)
     for index, stage in enumerate(recipe.stages):
         problems += _stage(recipe, index, stage)
     if recipe.evaluation.metric not in registries.metrics:
@@ -103,12 +104,37 @@ def _experts(recipe: Recipe, registries: Registries) -> list[str]:
     return problems
 
 
+def _learning(recipe: Recipe) -> list[str]:
+    """The part of each encoder that learns, as ``trains`` may name it."""
+    pairs = zip(recipe.encoders, encoder_names(recipe), strict=True)
+    return [f"encoders.{name}" for table, name in pairs if table.tune != "frozen"]
+
+
+def _tuning(recipe: Recipe) -> list[str]:
+    """Keys of encoders that would have no effect."""
+    problems = []
+    trained = {entry for stage in recipe.stages for entry in stage.trains}
+    patterns = any("*" in entry for entry in trained)
+    for table, name in zip(recipe.encoders, encoder_names(recipe), strict=True):
+        where = f"[[encoders]] {name}"
+        if table.lora is not None and table.tune != "lora":
+            problems.append(
+                f"{where}: lora has no effect with tune = '{table.tune}'. Set tune = 'lora', or take it out"
+            )
+        if table.tune != "frozen" and not patterns and not trained & {"encoders", f"encoders.{name}"}:
+            problems.append(
+                f"{where}: tune is '{table.tune}', but no stage trains encoders, or encoders.{name}. Add it to a "
+                f"stage's trains, or leave the encoder frozen"
+            )
+    return problems
+
+
 def _stage(recipe: Recipe, index: int, stage: Stage) -> list[str]:
     where = f"[[stages]] {stage.name}"
     problems = [
         f"{where}: {unknown('part in trains', part, list(PARTS))}, or a pattern with *"
         for part in stage.trains
-        if part not in PARTS and "*" not in part
+        if part not in PARTS and "*" not in part and part not in _learning(recipe)
     ]
     if twice := sorted({part for part in stage.trains if stage.trains.count(part) > 1}):
         problems.append(f"{where}: trains names {', '.join(twice)} more than once")
@@ -124,6 +150,12 @@ def _stage(recipe: Recipe, index: int, stage: Stage) -> list[str]:
     upcycled = recipe.moe is not None and any(earlier.upcycle for earlier in recipe.stages[: index + 1])
     if "lm.moe" in stage.trains and not upcycled:
         problems.append(f"{where}: trains lm.moe, but no expert exists yet; set upcycle = true here or before")
+    if "encoders" in stage.trains and not _learning(recipe):
+        problems.append(
+            f"{where}: trains encoders, but all of them are frozen. Set tune = 'lora' or 'trainable' in [[encoders]]"
+        )
+    if not stage.images and any(part.partition(".")[0] == "encoders" for part in stage.trains):
+        problems.append(f"{where}: trains encoders with images = false, so nothing would reach them")
     if not stage.images and "connector" in stage.trains:
         problems.append(f"{where}: trains the connector with images = false, so nothing would reach it")
     return problems
@@ -134,7 +166,7 @@ def _covered(trains: list[str]) -> list[str]:
     problems = []
     for index, entry in enumerate(trains):
         for earlier in trains[:index]:
-            if entry.startswith(f"{earlier}.") or ("*" in entry and earlier in ("connector", "lm")):
+            if entry.startswith(f"{earlier}.") or ("*" in entry and earlier in ("connector", "encoders", "lm")):
                 problems.append(f"trains names '{entry}' after '{earlier}', which takes its weights. Put it first")
                 break
     return problems

@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import Field, create_model
 
+from polyvex.encoders.precision import Precision
 from polyvex.encoders.tiling import Tiling
+from polyvex.encoders.tuning import LoRA, Tune
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import Registry
 from polyvex.options import Options
@@ -23,6 +25,15 @@ class EncoderKeys(Options):
     tiling: Tiling | None = Field(
         default=None, description="See large images in tiles; {} takes LLaVA-1.6's AnyRes, left out there are none."
     )
+    precision: Precision = Field(
+        default="float32", description="Precision of its network on a GPU; on a CPU it is float32 in any case."
+    )
+    tune: Tune = Field(
+        default="frozen",
+        description="frozen: tokens are cached once. trainable or lora: stages that train encoders change it, whole or "
+        "through adapters, and images are encoded in each step.",
+    )
+    lora: LoRA | None = Field(default=None, description="Adapters of tune = 'lora'.")
 
 
 class DataKeys(Options):

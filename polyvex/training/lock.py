@@ -29,7 +29,7 @@ def make_lock(recipe: Recipe, registries: Registries, data: Prepared) -> dict[st
             for status in registries.plugins
             if status.state == "loaded"
         },
-        "weights_sha256": {name: store.about["weights_sha256"] for name, store in cache.stores.items()},
+        "weights_sha256": cache.weights_sha256,
         "data_sha256": {"train": hash_data(data.train, cache), "test": hash_data(data.test, cache)},
         "counts": {"train": len(data.train), "test": len(data.test)},
         "samples": len(data.train) + len(data.test),

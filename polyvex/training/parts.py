@@ -16,7 +16,7 @@ def part_of(name: str, experts: Sequence[str]) -> str:
     if name.startswith(("fusion.", "positions.")):
         return "connector"
     if name.startswith("encoders."):
-        return "encoders"
+        return ".".join(name.split(".")[:2])
     if any(name.startswith(f"{layer}.") for layer in experts):
         return "lm.moe"
     for mark, part in (
@@ -34,28 +34,42 @@ def selected(model: nn.Module, trains: Sequence[str]) -> dict[str, list[str]]:
     """For each entry of ``trains``, the parameters that it selects; a parameter counts for the first that fits.
 
     Raises:
-        RecipeError: if an entry selects nothing, or an encoder (those are frozen).
+        RecipeError: if an entry selects nothing, or a pattern selects weights that are frozen.
     """
     experts = expert_layers(model)
     found: dict[str, list[str]] = {entry: [] for entry in trains}
     for name, _ in model.named_parameters():
         part = part_of(name, experts)
         for entry in trains:
-            if part == entry or part.startswith(f"{entry}.") or ("*" in entry and fnmatch.fnmatchcase(name, entry)):
+            pattern = "*" in entry and fnmatch.fnmatchcase(name, entry)
+            if part == entry or part.startswith(f"{entry}.") or pattern:
+                if not _may_train(model, name):
+                    if pattern:
+                        raise RecipeError([_FROZEN.format(entry=entry, name=name)])
+                    continue
                 found[entry].append(name)
                 break
     if empty := [entry for entry, names in found.items() if not names]:
         raise RecipeError([f"trains: '{entry}' selects no parameter of this model; {_ways(model)}" for entry in empty])
-    if any(name.startswith("encoders.") for names in found.values() for name in names):
-        raise RecipeError(
-            ["trains: a pattern selects weights of an encoder, but encoders are frozen. Narrow it: fusion.*, lm.*"]
-        )
     return found
 
 
+_FROZEN = (
+    "trains: the pattern '{entry}' selects {name}, which is frozen. Narrow it (fusion.*, lm.*), or set tune = "
+    "'trainable' for that encoder"
+)
+
+
+def _may_train(model: nn.Module, name: str) -> bool:
+    """Whether the model lets a stage train this parameter; a plain module has no frozen encoders."""
+    asked = getattr(model, "may_train", None)
+    return asked is None or asked(name)
+
+
 def _ways(model: nn.Module) -> str:
-    parts = sorted({part_of(name, expert_layers(model)) for name, _ in model.named_parameters()} - {"encoders"})
-    return f"it has {', '.join(parts)}, and names such as {next(name for name, _ in model.named_parameters())}"
+    names = [name for name, _ in model.named_parameters() if _may_train(model, name)]
+    parts = sorted({part_of(name, expert_layers(model)) for name in names})
+    return f"it has {', '.join(parts)}, and names such as {names[0]}"
 
 
 def freeze_all_but(model: nn.Module, trained: dict[str, list[str]]) -> None:

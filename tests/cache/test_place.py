@@ -110,7 +110,8 @@ def test_weights_tell_tokens_apart(folders: Folders, monkeypatch: pytest.MonkeyP
 
 def test_everything_that_decided_is_written_down(tiny_recipe: Callable[..., Recipe], registries: Registries) -> None:
     about = places(tiny_recipe(), registries, root=Path("/cache"))["patchify"].about
-    assert about["options"] == {"image_size": 32, "patch_size": 16, "dim": 8, "seed": 0}
+    assert about["options"] == {"image_size": 32, "patch_size": 16, "dim": 8, "seed": 0, "tiling": None}
+    assert about["computed_in"] == "float32"
     assert (
         about["libraries"]["torch"] == torch.__version__.split("+")[0]
         or about["libraries"]["torch"] == torch.__version__

@@ -139,12 +139,12 @@ def test_several_answers_to_one_question(shared_built: Callable[..., Built]) -> 
 def test_pixels_are_encoded_once(shared_built: Callable[..., Built], monkeypatch: pytest.MonkeyPatch) -> None:
     built = shared_built()
     seen = []
-    plain = built.model.encode
-    monkeypatch.setattr(built.model, "encode", lambda pixels: seen.append(1) or plain(pixels))
+    plain = built.model._encode
+    monkeypatch.setattr(built.model, "_encode", lambda name, pixels: seen.append(name) or plain(name, pixels))
     rows, _ = prompts_of(built, ("where?", 1))
     pixels = {name: torch.zeros(1, 3, 32, 32) for name in built.model.encoder_names}
     generate(built, {**pad_left(rows, 0), "pixel_values": pixels})
-    assert seen == [1]
+    assert seen == built.model.encoder_names
 
 
 def test_answers_end_at_the_end_of_sequence(make_built: Callable[..., Built]) -> None:

@@ -102,6 +102,10 @@ def test_the_configuration_tells_every_table_and_where_encoders_came_from(make_b
         "patch_size": 16,
         "dim": 8,
         "seed": 0,
+        "tiling": None,
+        "precision": "float32",
+        "tune": "frozen",
+        "lora": None,
     }
     assert config.fusion["use"] == "mlp"
     assert config.positions == {"use": "share_row"}
@@ -152,7 +156,7 @@ def test_a_checkpoint_inside_a_run_refuses_pixels(without_encoders: Path, shared
     with pytest.raises(ContractError) as caught:
         model(**inputs_of(shared_built().processor))
     assert str(caught.value) == (
-        "this checkpoint has no encoders (it is one inside a run). Pass encoder_tokens instead"
+        "this checkpoint has no encoder 'patchify' (it is one inside a run). Pass its encoder_tokens instead"
     )
 
 

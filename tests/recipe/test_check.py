@@ -10,7 +10,7 @@ from polyvex.recipe.check import encoder_shapes, find_problems, recipe_layouts
 from polyvex.tokens import Grid, TokenShape
 
 Problems = Callable[..., list[str]]
-PARTS = "connector, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, lm.head"
+PARTS = "connector, encoders, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, lm.head"
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,26 @@ PARTS = "connector, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, lm.head"
         (["stages.1.upcycle=true"], "[moe]: exactly one stage must have upcycle = true, got 2 (tune, experts)"),
         (
             ['stages.0.trains=["conector"]'],
-            f"[[stages]] align: unknown part in trains 'conector'. Did you mean 'connector'? Known: {PARTS}, "
+            f"[[stages]] align: unknown part in trains 'conector'. Did you mean 'connector' or 'encoders'? Known: {PARTS}, "
             "or a pattern with *",
         ),
         (
             ['stages.0.trains=["encoders"]'],
-            f"[[stages]] align: unknown part in trains 'encoders'. Known: {PARTS}, or a pattern with *",
+            "[[stages]] align: trains encoders, but all of them are frozen. Set tune = 'lora' or 'trainable' in "
+            "[[encoders]]",
+        ),
+        (
+            ["encoders.0.tune=lora"],
+            "[[encoders]] patchify: tune is 'lora', but no stage trains encoders, or encoders.patchify. Add it to a "
+            "stage's trains, or leave the encoder frozen",
+        ),
+        (
+            ["encoders.0.lora.rank=4"],
+            "[[encoders]] patchify: lora has no effect with tune = 'frozen'. Set tune = 'lora', or take it out",
+        ),
+        (
+            ["encoders.0.tune=trainable", "stages.0.images=false", 'stages.0.trains=["encoders.patchify"]'],
+            "[[stages]] align: trains encoders with images = false, so nothing would reach them",
         ),
         (["stages.0.accumulate=3"], "[[stages]] align: batch_size 4 is not a multiple of accumulate 3"),
         (["stages.0.warmup=4"], "[[stages]] align: warmup 4 is longer than the stage's 3 steps"),

@@ -53,11 +53,11 @@ def test_an_unknown_name_gets_the_nearest_and_all_known(change: str, message: st
         (
             "encoders.0.image_sise=1",
             "[[encoders]] #1: unknown key 'image_sise', did you mean 'image_size'? "
-            "Known: dim, image_size, name, patch_size, seed, use",
+            "Known: dim, image_size, lora, name, patch_size, precision, seed, tiling, tune, use",
         ),
         (
             "encoders.1.row=1",
-            "[[encoders]] #2: unknown key 'row', did you mean 'rows'? Known: cols, image_size, name, rows, use",
+            "[[encoders]] #2: unknown key 'row', did you mean 'rows'? Known: cols, image_size, lora, name, precision, rows, tiling, tune, use",
         ),
         (
             "fusion.dept=1",

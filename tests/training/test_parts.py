@@ -38,7 +38,7 @@ def model(sparse: nn.Module) -> nn.Module:
     [
         ("fusion.first.0.weight", "connector"),
         ("positions.columns", "connector"),
-        ("encoders.patchify.projection", "encoders"),
+        ("encoders.patchify.projection", "encoders.patchify"),
         ("lm.model.embed_tokens.weight", "lm.embeddings"),
         ("lm.model.layers.0.self_attn.q_proj.weight", "lm.attention"),
         ("lm.model.layers.1.mlp.up_proj.weight", "lm.ffn"),
@@ -115,7 +115,7 @@ def test_an_entry_that_selects_nothing_is_refused(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("pattern", ["*", "encoders.*", "*projection"])
 def test_a_pattern_that_reaches_an_encoder_is_refused(pattern: str, model: nn.Module) -> None:
-    with pytest.raises(RecipeError, match="a pattern selects weights of an encoder, but encoders are frozen"):
+    with pytest.raises(RecipeError, match=r"selects encoders\.patchify\.projection, which is frozen"):
         selected(model, [pattern])
 
 
