@@ -1,0 +1,164 @@
+"""Find a checkpoint on this machine, and read its facts: config.json, model card, image processor."""
+
+import copy
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from polyvex.encoders import License, WeightsPlace, allows_commerce, find_in_folder, find_on_hub
+from polyvex_hf.known import KNOWN, Known
+
+CONFIG = "config.json"
+CARD = "README.md"
+UNKNOWN = "unknown (no licence in a model card here)"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint by name; equal ones have the same structure.
+
+    ``folder`` is where its files are (None where only its facts are known), ``vision`` transformers' configuration of
+    the vision tower, ``text`` that as text.
+    """
+
+    name: str
+    text: str
+    vision: Any = field(compare=False, repr=False)
+    folder: Path | None = None
+
+    @property
+    def known(self) -> Known | None:
+        """Facts that came with this package."""
+        return None if Path(self.name).is_dir() else KNOWN.get(self.name)
+
+    @property
+    def model_type(self) -> str:
+        """transformers' name of the family."""
+        return self.vision.model_type
+
+    def config(self) -> Any:
+        """A configuration of one's own to change."""
+        return copy.deepcopy(self.vision)
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """Read what there is of a directory, a name on the hub that is known, or one in the hub's local cache.
+
+    Raises:
+        ValueError: if there is no ``config.json``, or it is not of a model that sees.
+    """
+    if Path(name).is_dir():
+        folder = Path(name)
+        if not (folder / CONFIG).is_file():
+            raise ValueError(f"no {CONFIG} in {folder}; expected a directory that save_pretrained wrote")
+        return _read(name, folder)
+    cached = _cached(name, CONFIG)
+    if name in KNOWN:
+        from transformers import AutoConfig
+
+        known = KNOWN[name]
+        config = AutoConfig.for_model(known.model_type, **known.config)
+        return Checkpoint(name, _text(config), config, cached.parent if cached else None)
+    if cached is None:
+        raise ValueError(
+            f"'{name}' is no directory, and not in the hub's local cache. To get it: hf download {name}. Known without "
+            f"that: {', '.join(KNOWN)}"
+        )
+    return _read(name, cached.parent)
+
+
+def _read(name: str, folder: Path) -> Checkpoint:
+    vision = read_config(folder)
+    return Checkpoint(name, _text(vision), vision, folder)
+
+
+def read_config(folder: Path) -> Any:
+    """transformers' configuration of a folder, or of its vision tower. Code that lies beside it is never run.
+
+    Raises:
+        ValueError: if the file is damaged, or of a model that transformers does not have.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # json, huggingface_hub's validation and transformers each raise their own
+        raise ValueError(
+            f"{folder / CONFIG}: transformers cannot read it: {' '.join(str(error).split())[:300]}"
+        ) from None
+    return getattr(config, "vision_config", config)
+
+
+def differences(known: Known, folder: Path) -> list[str]:
+    """Where the folder's ``config.json`` contradicts the facts that came with this package; empty without the file."""
+    if not (folder / CONFIG).is_file():
+        return []
+    vision = read_config(folder)
+    if vision.model_type != known.model_type:
+        return [f"model_type is {vision.model_type}, expected {known.model_type}"]
+    found = {key: getattr(vision, key, None) for key in known.config}
+    return [
+        f"{key} is {found[key]}, expected {wanted}"
+        for key, wanted in known.config.items()
+        if _plain(found[key]) != _plain(wanted)
+    ]
+
+
+def weights_of(checkpoint: str, given: str) -> WeightsPlace:
+    """Where the weights are: the file that was given, else the directory's or the hub's cache's."""
+    if given:
+        path = Path(given)
+        return WeightsPlace(path=path if path.is_file() else None, install=f"put the weights at {path}")
+    if Path(checkpoint).is_dir():
+        return WeightsPlace(
+            path=find_in_folder(checkpoint),
+            install=f"put model.safetensors into {checkpoint}, or give the option weights the path of such a file",
+        )
+    path = find_on_hub(checkpoint) if _is_hub_name(checkpoint) else None
+    return WeightsPlace(
+        path=path, install=f"hf download {checkpoint}, or give the option weights the path of such a file"
+    )
+
+
+def license_of(checkpoint: Checkpoint) -> License:
+    """The licence that came with this package's facts, else that of the model card beside the checkpoint."""
+    if checkpoint.known:
+        return checkpoint.known.license
+    names = _card_licenses(checkpoint.folder / CARD) if checkpoint.folder else []
+    if not names:
+        return License(name=UNKNOWN, commercial=False)
+    return License(name=", ".join(names), commercial=all(allows_commerce(name) for name in names))
+
+
+def _card_licenses(path: Path) -> list[str]:
+    from huggingface_hub import metadata_load
+
+    try:
+        card = (metadata_load(path) if path.is_file() else None) or {}
+    except Exception:  # whatever YAML makes of a damaged card: then nobody has named a licence
+        return []
+    names = card.get("license")
+    return [str(name) for name in (names if isinstance(names, list) else [names]) if name]
+
+
+def _cached(name: str, file: str) -> Path | None:
+    return find_on_hub(name, (file,)) if _is_hub_name(name) else None
+
+
+def _is_hub_name(name: str) -> bool:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _text(config: Any) -> str:
+    return json.dumps(config.to_dict(), sort_keys=True, default=str)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
