@@ -13,13 +13,14 @@ from polyvex.errors import WeightsError
 from polyvex.options import LocalPath, absolute
 from polyvex.tokens import TokenShape, VisualTokens
 from polyvex_hf.checkpoint import differences, find_checkpoint, license_of, weights_of
-from polyvex_hf.network import make_parts
+from polyvex_hf.network import make_parts, network_class
 from polyvex_hf.pictures import Pictures, find_pictures
 from polyvex_hf.reading import read_tokens, stated_size
 from polyvex_hf.structure import Size, Structure, structure_of
 from polyvex_hf.weights import load_into
 
 Side = Annotated[int, Field(ge=1)]
+ImageSize = Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None
 
 
 class HfOptions(EncoderOptions):
@@ -29,7 +30,7 @@ class HfOptions(EncoderOptions):
         description="Directory with a config.json, or a name on the hub whose files are in the hub's local cache, such "
         "as openai/clip-vit-large-patch14-336."
     )
-    image_size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = Field(
+    image_size: ImageSize = Field(
         default=None,
         description="Side of the square image in pixels, or [height, width]; that of config.json if left out.",
     )
@@ -56,14 +57,16 @@ class HfOptions(EncoderOptions):
         """Height and width.
 
         Raises:
-            ValueError: if neither the options nor the checkpoint state them.
+            ValueError: if neither the options nor the checkpoint state them, or there is no such checkpoint.
         """
         if isinstance(self.image_size, int):
             return self.image_size, self.image_size
         if self.image_size is not None:
             return self.image_size[0], self.image_size[1]
-        stated = stated_size(find_checkpoint(self.checkpoint).vision)
+        checkpoint = find_checkpoint(self.checkpoint)
+        stated = stated_size(checkpoint.vision)
         if stated is None:
+            network_class(checkpoint)  # what does not see at all is told before a size is asked for
             raise ValueError(f"the config.json of '{self.checkpoint}' states no image_size; give the option image_size")
         return stated
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field, create_model
 
-from polyvex_hf.encoder import HfEncoder, HfOptions
+from polyvex_hf.encoder import HfEncoder, HfOptions, ImageSize
 
 CHECKPOINTS: dict[str, tuple[str, int | None]] = {
     "clip-l-336": ("openai/clip-vit-large-patch14-336", None),
@@ -23,15 +23,12 @@ def named_encoders() -> dict[str, type[HfEncoder]]:
 
 def _named(name: str, checkpoint: str, image_size: int | None) -> type[HfEncoder]:
     title = "".join(part.title() for part in name.split("-"))
-    fields = HfOptions.model_fields
+    told = {key: HfOptions.model_fields[key].description for key in ("checkpoint", "image_size")}
     options = create_model(
         f"{title}Options",
         __base__=HfOptions,
-        checkpoint=(str, Field(default=checkpoint, description=fields["checkpoint"].description)),
-        image_size=(
-            fields["image_size"].annotation,
-            Field(default=image_size, description=fields["image_size"].description),
-        ),
+        checkpoint=(str, Field(default=checkpoint, description=told["checkpoint"])),
+        image_size=(ImageSize, Field(default=image_size, description=told["image_size"])),
     )
     facts = {"Options": options, "summary": f"transformers' {checkpoint}", "__doc__": f"``{checkpoint}``."}
     return type(title, (HfEncoder,), facts)

@@ -93,19 +93,35 @@ def _without(config: Any, layers: int) -> Any:
     return config
 
 
-def _build(checkpoint: Checkpoint, config: Any, *, pool: bool) -> Any:
-    from transformers import MODEL_MAPPING, AutoModel
+def network_class(checkpoint: Checkpoint) -> type[Any]:
+    """transformers' class of the network.
 
-    kind = MODEL_MAPPING.get(type(config), None)
+    Raises:
+        ValueError: if there is none, or it looks at something else than RGB images, or at more.
+    """
+    from transformers import MODEL_MAPPING
+
+    told = f"'{checkpoint.name}' ({checkpoint.model_type})"
+    kind: Any = MODEL_MAPPING.get(type(checkpoint.vision), None)
     if not isinstance(kind, type):
-        raise ValueError(f"transformers has no network of one tower for '{checkpoint.name}' ({checkpoint.model_type})")
-    takes = getattr(kind, "main_input_name", "input_ids")
-    if takes != "pixel_values" or getattr(config, "num_channels", 3) != 3:
+        raise ValueError(f"transformers has no network of one tower for {told}")
+    takes, channels = getattr(kind, "main_input_name", "input_ids"), getattr(checkpoint.vision, "num_channels", 3)
+    if takes != "pixel_values" or channels != 3:
         raise ValueError(
-            f"'{checkpoint.name}' ({checkpoint.model_type}) does not look at RGB images: it takes {takes} with "
-            f"{getattr(config, 'num_channels', 'no')} channels. Give a checkpoint with a vision tower"
+            f"{told} does not look at RGB images: it takes {takes} with {channels} channels. Give a checkpoint with a "
+            "vision tower"
         )
-    pools = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
+    arguments = list(inspect.signature(kind.forward).parameters.values())[2:]  # behind self and the pixels
+    plain = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    if more := [one.name for one in arguments if one.default is one.empty and one.kind not in plain]:
+        raise ValueError(f"{told} needs more than pixels: {', '.join(more)}. Give a checkpoint for images of one size")
+    return kind
+
+
+def _build(checkpoint: Checkpoint, config: Any, *, pool: bool) -> Any:
+    from transformers import AutoModel
+
+    pools = "add_pooling_layer" in inspect.signature(network_class(checkpoint).__init__).parameters
     without: dict[str, Any] = {"add_pooling_layer": False} if pools and not pool else {}
     try:
         return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **without)
