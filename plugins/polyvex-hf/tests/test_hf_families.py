@@ -136,6 +136,14 @@ def test_maps_of_each_stage_are_transformers_hidden_states(family: str, tmp_path
     assert close(read(tmp_path, pixels, image_size=64), maps[-2].flatten(2).mT)
 
 
+def test_stages_that_are_not_read_are_not_built(tmp_path: Path) -> None:
+    saved(MAPS["swin"], tmp_path)
+    encoder = HfEncoder(HfOptions(checkpoint=str(tmp_path), layers=0))
+    assert len(encoder.network.encoder.layers) == 1
+    unused = encoder.load_pretrained().unused
+    assert {key.split("encoder.layers.")[1][0] for key in unused if "encoder.layers." in key} == {"1", "2"}
+
+
 def test_the_norm_of_maps_is_put_on_every_place(tmp_path: Path) -> None:
     model = saved(MAPS["convnext"], tmp_path)
     pixels = torch.randn(1, 3, 64, 64)
