@@ -70,9 +70,7 @@ def test_bfloat16_comes_back_as_it_came(kind: type[VisionEncoder], options: obje
     encoder = loaded(kind, options).to(torch.bfloat16)
     given = encoder.transform(Image.new("RGB", (64, 64), "gray"))
     named = given if isinstance(given, dict) else {"pixels": given}
-    batch = {
-        name: (value.bfloat16() if value.is_floating_point() else value)[None] for name, value in named.items()
-    }
+    batch = {name: (value.bfloat16() if value.is_floating_point() else value)[None] for name, value in named.items()}
     assert encoder(**batch).values.dtype == torch.bfloat16
 
 

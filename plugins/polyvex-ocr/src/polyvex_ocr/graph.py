@@ -87,7 +87,8 @@ class OnnxGraph(nn.Module):
         """
         if self.graph.is_meta or not bool(self.graph.any()):
             raise WeightsError(
-                f"{self.file.name} is not loaded, so there is nothing to run. Call load_pretrained(), or load a checkpoint"
+                f"{self.file.name} is not loaded, so there is nothing to run. Call load_pretrained(), or load a "
+                "checkpoint"
             )
         now = self.graph.detach().cpu()
         made = self._made  # a local name, because another thread may set it meanwhile

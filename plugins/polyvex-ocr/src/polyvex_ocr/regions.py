@@ -28,6 +28,9 @@ from polyvex_ocr.weights import load_graph
 DIM, STRIDE, MULTIPLE = 96, 4, 32
 """Channels, pixels for each place of the detector's map, and what its sides must be multiples of."""
 
+HALF = (0.5, 0.5, 0.5)
+"""Mean and deviation of both networks' pixels."""
+
 LICENSE = License(name="Apache-2.0", commercial=True)
 
 
@@ -113,7 +116,7 @@ class OcrRegions(VisionEncoder[OcrRegionsOptions]):
 
     def transform(self, image: Image) -> Float[Tensor, "3 height width"]:
         """Resize to a square, bicubic, and scale to -1 to 1, as rapidocr does for this detector."""
-        return normalize(resize_square(image, self.options.image_size), mean=(0.5,) * 3, std=(0.5,) * 3)
+        return normalize(resize_square(image, self.options.image_size), mean=HALF, std=HALF)
 
     def forward(self, pixels: Float[Tensor, "images 3 height width"]) -> VisualTokens:
         """Encode pixels to tokens, row by row."""

@@ -16,7 +16,7 @@ HEIGHT = 48
 WIDEST = 640
 """A line that would be wider, in pixels of the strip, is cut between words."""
 
-MARGIN = 0.08
+MARGIN = 0.07
 """What a strip shows around its line, as a part of the line's height: cut close, the recogniser misses spaces."""
 
 GAP = 12

@@ -28,7 +28,7 @@ from polyvex_ocr.graph import OnnxGraph
 from polyvex_ocr.lines import DETECTOR_SIDE, STRIDE, Line
 from polyvex_ocr.read import LEAST_CONFIDENCE, find_strips, place_of
 from polyvex_ocr.recognize import Recognition, Spelled, alphabet, recognize, spell
-from polyvex_ocr.regions import LICENSE
+from polyvex_ocr.regions import HALF, LICENSE
 from polyvex_ocr.strips import HEIGHT, WIDEST
 from polyvex_ocr.weights import load_graph
 
@@ -138,7 +138,7 @@ class OcrWords(VisionEncoder[OcrWordsOptions]):
             boxes[place] = (line.left, line.top, line.right, line.bottom)
         boxes /= np.array([upright.width, upright.height] * 2, dtype=np.float32)
         return {
-            "pixels": normalize(resize_square(upright, THUMBNAIL), mean=(0.5,) * 3, std=(0.5,) * 3),
+            "pixels": normalize(resize_square(upright, THUMBNAIL), mean=HALF, std=HALF),
             "lines": torch.from_numpy(lines),
             "widths": torch.from_numpy(widths),
             "boxes": torch.from_numpy(boxes),
