@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from polyvex_ocr import Word, read_words
-from polyvex_ocr.lines import Line, detector_size, in_reading_order, text_boxes
+from polyvex_ocr.lines import Line, detector_pixels, detector_size, in_reading_order, text_boxes
 from polyvex_ocr.recognize import alphabet, spell
 from polyvex_ocr.strips import HEIGHT, WIDEST, cut_strips, find_cuts
 
@@ -154,6 +154,19 @@ def test_boxes_on_a_map_by_hand() -> None:
     assert np.allclose(text_boxes(probabilities), [[10 - 16 / 3, 10 - 16 / 3, 30 + 16 / 3, 20 + 16 / 3]])
 
 
+def test_pixels_are_blue_green_red_from_minus_one_to_one() -> None:
+    pixels = detector_pixels(Image.new("RGB", (3, 2), (255, 0, 0)))
+    assert pixels.shape == (3, 2, 3)
+    assert [channel.mean() for channel in pixels] == [-1, -1, 1]
+
+
+def test_boxes_end_where_the_picture_does() -> None:
+    image = word_image().crop((33, 30, 178, 62))  # letters touch all sides
+    boxes = [word.box for word in read_words(image, side=160, min_confidence=0)]
+    assert boxes
+    assert all(0 <= box[0] < box[2] <= image.width and 0 <= box[1] < box[3] <= image.height for box in boxes)
+
+
 def test_regions_that_touch_at_a_corner_are_one() -> None:
     probabilities = np.zeros((20, 20), dtype=np.float32)
     probabilities[4:8, 4:8] = probabilities[8:12, 8:12] = 0.9
@@ -180,6 +193,15 @@ def test_spelling_by_hand() -> None:
     # Marks at 1.5, 4.5, 5.5 (the space) and 8.5: half a character is half the median distance of 3, so 1.5.
     assert (first.start, first.stop) == (0.0, 6.0)
     assert (second.start, second.stop) == (7.0, 10.0)
+
+
+def test_two_words_share_no_place() -> None:
+    # Marks at 0.5, 6.5, 7.5 (the space), 8.5 and 14.5: half a character is half the median distance of 3.5. So the
+    # first word would reach to 6.5 + 1.75, and the second from 8.5 - 1.75; both end in the middle, at 7.5.
+    classes = [1, 0, 0, 0, 0, 0, 2, 3, 1, 0, 0, 0, 0, 0, 2]
+    first, second = spell(np.eye(4)[classes], alphabet("a\nb"), width=8 * 15)
+    assert (first.stop, second.start) == (7.5, 7.5)
+    assert (first.start, second.stop) == (0.0, 15.0)
 
 
 def test_nothing_spells_nothing() -> None:
