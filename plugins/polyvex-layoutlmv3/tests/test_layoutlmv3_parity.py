@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import polyvex_ocr
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -166,8 +167,10 @@ def test_a_pickle_with_old_buffers_is_read_too(tmp_path: Path) -> None:
     upstream(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").unlink()
-    torch.save({**state, "embeddings.position_ids": torch.arange(66)[None]}, tmp_path / "pytorch_model.bin")
-    report = built(tmp_path, words="ocr", max_tokens=10).load_pretrained()
+    torch.save({**state, "embeddings.position_ids": torch.zeros(1, 66).long()}, tmp_path / "pytorch_model.bin")
+    encoder = built(tmp_path, words="ocr", max_tokens=10)
+    report = encoder.load_pretrained()
+    assert encoder.network.embeddings.position_ids.tolist() == [list(range(66))]
     assert report.unused == ["embeddings.position_ids"]
     assert report.source.endswith("pytorch_model.bin")
 
@@ -188,7 +191,7 @@ def test_positions_are_resampled_to_another_size(tmp_path: Path) -> None:
 
 def test_positions_that_are_no_square_are_left_to_strict_loading() -> None:
     state = {"pos_embed": torch.zeros(1, 1 + 12, 4)}
-    assert resample_positions(state, 3)["pos_embed"] is state["pos_embed"]
+    assert resample_positions(state, 5)["pos_embed"] is state["pos_embed"]
 
 
 def small_tokenizer(folder: Path) -> Any:
@@ -244,6 +247,17 @@ def test_every_kind_of_page_is_read_alike(mode: str, tmp_path: Path) -> None:
     assert got["words"].tolist() == wanted["words"].tolist()
     assert (got["boxes"] - wanted["boxes"]).abs().max() <= 20
     assert (got["pixels"].mean() - wanted["pixels"].mean()).abs() < 0.1
+
+
+def test_lines_are_looked_for_at_the_side_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_high_as_the_detector_looks(image: Image.Image, *, side: int) -> list[Word]:
+        return [Word(text="he", box=(0, 0, image.width, side / 10), confidence=1)]
+
+    upstream(tmp_path)
+    monkeypatch.setattr(polyvex_ocr, "read_words", as_high_as_the_detector_looks)
+    given = built(tmp_path, words="ocr", max_tokens=10, detector_side=640).transform(page())
+    assert isinstance(given, dict)
+    assert given["boxes"][1].tolist() == [0, 0, 1000, 320]  # 64 of 200
 
 
 def test_threads_may_transform_at_once(tmp_path: Path) -> None:
@@ -308,6 +322,14 @@ def test_a_configuration_that_differs_is_refused(tmp_path: Path) -> None:
     assert "num_hidden_layers is 4, expected 3" in str(caught.value)
     assert "rel_pos_bins is 16, expected 32" in str(caught.value)
     assert str(caught.value).count("expected") == 2
+
+
+def test_a_configuration_of_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    upstream(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"layoutlmv3"', '"layoutlmv2"'), encoding="utf-8")
+    with pytest.raises(WeightsError, match="model_type is 'layoutlmv2', expected 'layoutlmv3'"):
+        built(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"hidden_size": 32}'])
