@@ -13,14 +13,14 @@ from torch import Tensor
 from polyvex.encoders import (
     EncoderFacts,
     EncoderOptions,
-    License,
     VisionEncoder,
     WeightsPlace,
     WeightsReport,
     normalize,
     resize_square,
 )
-from polyvex.tokens import Grid, TokenShape, VisualTokens
+from polyvex.tokens import Grid, VisualTokens
+from polyvex_basics.computed import computed_facts, no_weights, parts
 
 
 class ColorGridOptions(EncoderOptions):
@@ -51,19 +51,12 @@ class ColorGrid(VisionEncoder[ColorGridOptions]):
         Raises:
             ValueError: if ``rows`` or ``cols`` does not divide ``image_size``.
         """
-        grid = _grid(options)
-        return EncoderFacts(
-            shape=TokenShape(tokens=grid.tokens, dim=6, grid=grid),
-            image_size=(options.image_size, options.image_size),
-            parameters=0,
-            license=License(name="Apache-2.0", commercial=True),
-            source="a formula; trained by nobody on nothing",
-        )
+        return computed_facts(side=options.image_size, grid=_grid(options), dim=6, source="a formula")
 
     @classmethod
     def weights(cls, options: ColorGridOptions) -> WeightsPlace:
         """Nothing is needed."""
-        return WeightsPlace(path=None, install="nothing to install", needed=False)
+        return no_weights()
 
     def load_pretrained(self) -> WeightsReport:
         """There is nothing to load; the digest is of the options."""
@@ -90,6 +83,5 @@ class ColorGrid(VisionEncoder[ColorGridOptions]):
 def _grid(options: ColorGridOptions) -> Grid:
     for name in ("rows", "cols"):
         count = getattr(options, name)
-        if options.image_size % count:
-            raise ValueError(f"image_size {options.image_size} is not a multiple of {name}, which is {count}")
+        parts(options.image_size, count, f"{name}, which is {count}")
     return Grid(rows=options.rows, cols=options.cols)

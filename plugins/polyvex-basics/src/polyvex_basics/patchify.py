@@ -1,6 +1,5 @@
 """Cut the image into patches, and send each through one random linear map."""
 
-import hashlib
 from typing import ClassVar
 
 import torch
@@ -13,14 +12,14 @@ from torch import Tensor, nn
 from polyvex.encoders import (
     EncoderFacts,
     EncoderOptions,
-    License,
     VisionEncoder,
     WeightsPlace,
     WeightsReport,
     normalize,
     resize_square,
 )
-from polyvex.tokens import Grid, TokenShape, VisualTokens
+from polyvex.tokens import Grid, VisualTokens
+from polyvex_basics.computed import computed_facts, fill_from_seed, no_weights, parts
 
 
 class PatchifyOptions(EncoderOptions):
@@ -46,7 +45,7 @@ class Patchify(VisionEncoder[PatchifyOptions]):
         super().__init__(options)
         self.grid = _grid(options)
         self.projection = nn.Parameter(torch.empty(options.dim, 3 * options.patch_size**2))
-        self._fill()
+        self.load_pretrained()
 
     @classmethod
     def describe(cls, options: PatchifyOptions) -> EncoderFacts:
@@ -57,25 +56,23 @@ class Patchify(VisionEncoder[PatchifyOptions]):
         """
         grid = _grid(options)
         parameters = options.dim * 3 * options.patch_size**2
-        return EncoderFacts(
-            shape=TokenShape(tokens=grid.tokens, dim=options.dim, grid=grid),
-            image_size=(options.image_size, options.image_size),
+        return computed_facts(
+            side=options.image_size,
+            grid=grid,
+            dim=options.dim,
             parameters=parameters,
             flops=2 * grid.tokens * parameters,
-            license=License(name="Apache-2.0", commercial=True),
-            source="random values from the seed; trained by nobody on nothing",
+            source="random values from the seed",
         )
 
     @classmethod
     def weights(cls, options: PatchifyOptions) -> WeightsPlace:
         """Nothing is needed."""
-        return WeightsPlace(path=None, install="nothing to install", needed=False)
+        return no_weights()
 
     def load_pretrained(self) -> WeightsReport:
-        """Set the values of the seed again."""
-        values = self._fill()
-        digest = hashlib.sha256(values.numpy().tobytes()).hexdigest()
-        return WeightsReport(source="(computed from the seed)", sha256=digest, loaded=["projection"])
+        """Set the values of the seed, as the constructor did: each output has variance 1 for inputs of variance 1."""
+        return fill_from_seed(self, self.options.seed, gain=1.0)
 
     def transform(self, image: Image) -> Float[Tensor, "3 height width"]:
         """Resize to a square, bicubic, and scale to -1 … 1."""
@@ -93,18 +90,7 @@ class Patchify(VisionEncoder[PatchifyOptions]):
         )
         return VisualTokens.on_grid(patches @ self.projection.t(), self.grid)
 
-    def _fill(self) -> Float[Tensor, "dim inputs"]:
-        """Set the projection to the seed's values, and return them. On ``meta`` there is nothing to set."""
-        generator = torch.Generator(device="cpu").manual_seed(self.options.seed)
-        values = torch.randn(self.projection.shape, generator=generator, device="cpu", dtype=torch.float32)
-        values = values / self.projection.shape[1] ** 0.5
-        with torch.no_grad():
-            self.projection.copy_(values)
-        return values
-
 
 def _grid(options: PatchifyOptions) -> Grid:
-    side, rest = divmod(options.image_size, options.patch_size)
-    if rest:
-        raise ValueError(f"image_size {options.image_size} is not a multiple of patch_size {options.patch_size}")
+    side = parts(options.image_size, options.patch_size, f"patch_size {options.patch_size}")
     return Grid(rows=side, cols=side)
