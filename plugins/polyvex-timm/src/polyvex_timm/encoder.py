@@ -19,6 +19,8 @@ from polyvex.encoders import (
     VisionEncoder,
     WeightsPlace,
     WeightsReport,
+    allows_commerce,
+    find_on_hub,
     load_strictly,
     normalize,
 )
@@ -26,6 +28,7 @@ from polyvex.encoders.images import to_rgb
 from polyvex.errors import WeightsError
 from polyvex.options import LocalPath
 from polyvex.tokens import TokenShape, VisualTokens
+from polyvex_timm.cropping import cuts_border, timms_own_transform
 from polyvex_timm.network import (
     Size,
     Structure,
@@ -35,12 +38,9 @@ from polyvex_timm.network import (
     weights_config,
     whole_network,
 )
-from polyvex_timm.weights import find_on_hub, how_to_get, read_state
+from polyvex_timm.weights import files_of, how_to_get, read_state
 
 Side = Annotated[int, Field(ge=1)]
-
-NOT_FOR_COMMERCE = ("nc", "non-commercial", "noncommercial", "research")
-"""Parts of a licence's name that rule commerce out."""
 
 
 class TimmOptions(EncoderOptions):
@@ -108,17 +108,15 @@ class TimmEncoder(VisionEncoder[TimmOptions]):
             ValueError: if timm has no such model, or the size or a layer does not fit it.
         """
         structure, config = options.structure(), weights_config(options.checkpoint)
-        name = config.license or "unknown (timm names none)"
+        license_name = None if config.license == "unknown" else config.license
         return EncoderFacts(
             shape=TokenShape(tokens=structure.grid.tokens, dim=sum(structure.dims), grid=structure.grid),
             image_size=structure.size,
             parameters=structure.parameters,
             flops=structure.flops,
-            license=License(
-                name=name,
-                commercial=config.license is not None and not any(part in name.lower() for part in NOT_FOR_COMMERCE),
-            ),
+            license=License(name=license_name or "unknown (timm names none)", commercial=allows_commerce(license_name)),
             source=config.origin_url or config.paper_name or f"timm's {options.checkpoint}",
+            crops=options.resize == "crop" and cuts_border(config),
         )
 
     @classmethod
@@ -126,7 +124,8 @@ class TimmEncoder(VisionEncoder[TimmOptions]):
         """Look for the file at ``options.weights``, else in the hub's local cache."""
         config = weights_config(options.checkpoint)
         if not options.weights:
-            return WeightsPlace(path=find_on_hub(config), install=how_to_get(config, options.checkpoint))
+            path = find_on_hub(config.hf_hub_id, files_of(config)) if config.hf_hub_id else None
+            return WeightsPlace(path=path, install=how_to_get(config, options.checkpoint))
         path = Path(options.weights)
         return WeightsPlace(path=path if path.is_file() else None, install=f"put the weights at {path}")
 
@@ -175,19 +174,10 @@ class TimmEncoder(VisionEncoder[TimmOptions]):
         """Resize with the weights' own interpolation, and normalise with their mean and deviation."""
         config = weights_config(self.options.checkpoint)
         if self.options.resize == "crop":
-            return self._timms_own(image)
+            return timms_own_transform(config, self.size)(to_rgb(image))
         method = getattr(PILImage.Resampling, config.interpolation.upper(), PILImage.Resampling.BICUBIC)
         square = to_rgb(image).resize((self.size[1], self.size[0]), method)
         return normalize(square, mean=tuple(config.mean), std=tuple(config.std))  # type: ignore[arg-type]
-
-    def _timms_own(self, image: Image) -> Tensor:
-        from timm.data.config import resolve_data_config
-        from timm.data.transforms_factory import create_transform
-
-        settings = weights_config(self.options.checkpoint).to_dict()
-        wanted = resolve_data_config({"input_size": (3, *self.size)}, pretrained_cfg=settings)
-        make: Any = create_transform(**wanted, is_training=False)
-        return make(to_rgb(image))
 
     def forward(self, pixels: Float[Tensor, "images 3 height width"]) -> VisualTokens:
         """Encode pixels to tokens, row by row; several layers are joined along the width."""

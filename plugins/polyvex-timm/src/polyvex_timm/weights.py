@@ -10,23 +10,18 @@ from torch import Tensor, nn
 from polyvex.errors import WeightsError
 
 
-def find_on_hub(config: Any) -> Path | None:
-    """The file in the hub's local cache; nothing is fetched."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if not config.hf_hub_id:
-        return None
-    for name in (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors"):
-        if name and isinstance(found := try_to_load_from_cache(config.hf_hub_id, name), str):
-            return Path(found)
-    return None
+def files_of(config: Any) -> list[str]:
+    """Names that the file may have in its repository on the hub, the preferred ones first."""
+    own = [config.hf_hub_filename] if config.hf_hub_filename else []
+    return [*own, "model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors"]
 
 
 def how_to_get(config: Any, checkpoint: str) -> str:
     """What to do for the weights of ``checkpoint``."""
     if config.hf_hub_id:
-        name = config.hf_hub_filename or "model.safetensors"
-        return f"hf download {config.hf_hub_id} {name}, or give the option weights the path of such a file"
+        return (
+            f"hf download {config.hf_hub_id} {files_of(config)[0]}, or give the option weights the path of such a file"
+        )
     return f"give the option weights the path of a file that timm wrote for {checkpoint.partition('.')[0]}"
 
 
@@ -42,6 +37,7 @@ def read_state(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], list[
     Raises:
         WeightsError: if the file cannot be read. Pickles are read as weights only.
     """
+    # timm's reader, not the core's: it also takes weights out of training checkpoints, where they lie beside the rest
     from timm.models import load_state_dict
 
     try:
