@@ -60,6 +60,8 @@ def test_last_tokens_are_those_of_forward_features(name: str, size: int, tmp_pat
 @pytest.mark.parametrize(
     ("name", "stage", "module"),
     [
+        ("convnext_atto", 0, "stages.0"),
+        ("convnext_atto", 1, "stages.1"),
         ("convnext_atto", 2, "stages.2"),
         ("convnext_atto", 3, "stages.3"),
         ("efficientnet_b0", 4, "blocks.6"),
@@ -81,6 +83,31 @@ def test_maps_are_what_the_stage_gives_in_timms_own_forward(name: str, stage: in
         model(pixels)
         wanted = seen[0].flatten(1, 2) if name.startswith("swin") else seen[0].flatten(2).mT
         assert torch.allclose(encoder(pixels).values, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "convnext_tiny_hnf"])
+def test_the_last_map_is_that_of_forward_features(name: str, tmp_path: Path) -> None:
+    """With the norm where the family has one before its head (hnf), and without where it has none."""
+    model = upstream(name, 64, tmp_path / "weights.safetensors")
+    encoder = TimmEncoder(
+        TimmOptions(checkpoint=name, image_size=64, weights=str(tmp_path / "weights.safetensors"))
+    ).eval()
+    encoder.load_pretrained()
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(encoder(pixels).values, model.forward_features(pixels).flatten(2).mT, atol=1e-5)
+
+
+def test_weights_are_taken_out_of_a_training_checkpoint(tmp_path: Path) -> None:
+    name = "vit_tiny_patch16_224"
+    model = upstream(name, 64, tmp_path / "weights.safetensors")
+    state = {f"module.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state, "optimizer": {"lr": 0.1}}, tmp_path / "last.pth.tar")
+    encoder = TimmEncoder(TimmOptions(checkpoint=name, image_size=64, weights=str(tmp_path / "last.pth.tar")))
+
+    encoder.load_pretrained()
+
+    assert torch.equal(encoder.network.patch_embed.proj.weight, model.patch_embed.proj.weight)
 
 
 def test_positions_are_resampled_as_timm_does(tmp_path: Path) -> None:
