@@ -38,6 +38,7 @@ from polyvex_timm.network import (
     weights_config,
     whole_network,
 )
+from polyvex_timm.table import known_structure
 from polyvex_timm.weights import files_of, how_to_get, read_state
 
 Side = Annotated[int, Field(ge=1)]
@@ -78,8 +79,9 @@ class TimmOptions(EncoderOptions):
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else tuple(self.image_size)  # type: ignore[return-value]
 
     def structure(self) -> Structure:
-        """What the network gives for these options."""
-        return structure_of(self.checkpoint, self.size(), self.chosen, self.norm)
+        """What the network gives for these options: from the table where it has them, else from the network."""
+        asked = (self.checkpoint, self.size(), self.chosen, self.norm)
+        return known_structure(*asked) or structure_of(*asked)
 
 
 class TimmEncoder(VisionEncoder[TimmOptions]):
