@@ -7,5 +7,6 @@ A plugin's whole contract test is one line::
 """
 
 from polyvex.testing.contracts import check_dataset, check_encoder
+from polyvex.testing.upstream import check_upstream
 
-__all__ = ["check_dataset", "check_encoder"]
+__all__ = ["check_dataset", "check_encoder", "check_upstream"]
