@@ -6,25 +6,8 @@ from PIL import Image
 
 from polyvex.encoders import EncoderFacts, VisionEncoder
 from polyvex.encoders.inputs import map_inputs, pixels_of, run_encoder, stack_inputs
+from polyvex.testing.pictures import odd_images, plain, twins
 from polyvex.testing.probes import expect
-
-
-def odd_images() -> dict[str, Image.Image]:
-    """Images of the kinds that break naive transforms, by name. All are small and made on the spot."""
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8))
-    clear = noise.convert("RGBA")
-    clear.putalpha(128)
-    return {
-        "RGB": noise,
-        "grey": noise.convert("L"),
-        "palette": noise.convert("P", palette=Image.Palette.ADAPTIVE),
-        "black and white": noise.convert("1"),
-        "RGBA": clear,
-        "grey with alpha": noise.convert("LA"),
-        "1x1": noise.resize((1, 1)),
-        "300 wide and 2 high": noise.resize((300, 2)),
-        "1 wide and 400 high": noise.resize((1, 400)),
-    }
 
 
 def check_transform(encoder: VisionEncoder, facts: EncoderFacts) -> None:
@@ -81,4 +64,19 @@ def check_transform_is_upright(encoder: VisionEncoder, facts: EncoderFacts) -> N
             bool(first.mean() > last.mean()),
             f"{name}.transform does not leave the bright {side} half of an image at the {side}; "
             "are height and width exchanged, or is it flipped?",
+        )
+
+
+def check_stored_otherwise(encoder: VisionEncoder, facts: EncoderFacts) -> None:
+    """A picture gives the same pixels however it is stored: in 16 bits, as CMYK, in an animation, turned by EXIF."""
+    name = type(encoder).__name__
+    black, white = (pixels_of(encoder.transform(plain(color, 37, 53))) for color in ("black", "white"))
+    allowed = 0.01 * (white - black).abs().max().item()  # 16 bits are not the same as 8, but nearly
+    for kind, (image, upright) in twins().items():
+        given, wanted = (pixels_of(encoder.transform(one)) for one in (image, upright))
+        difference = (given - wanted).abs().max().item()
+        expect(
+            difference <= allowed,
+            f"{name}.transform takes an image of kind '{kind}' for another picture than the same one as RGB "
+            f"(largest difference {difference:.3g}, allowed {allowed:.3g}); polyvex.encoders.images.to_rgb knows all",
         )
