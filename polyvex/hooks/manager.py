@@ -13,6 +13,7 @@ import pluggy
 
 from polyvex.errors import PluginError
 from polyvex.hooks import specs
+from polyvex.hooks.contract import check_contract, unmet_requirement
 from polyvex.hooks.registry import Plugin, Registry, unknown
 
 if TYPE_CHECKING:
@@ -122,6 +123,9 @@ def _load_installed(manager: pluggy.PluginManager, registries: Registries) -> No
             continue
         try:
             plugin = _plugin_of(point)
+            if reason := unmet_requirement(point.dist):
+                registries.plugins.append(PluginStatus(plugin=plugin, state="broken", reason=reason))
+                continue
             namespace = point.load()
         except KeyboardInterrupt:
             raise
@@ -148,6 +152,7 @@ def _register(
 ) -> None:
     """Register one plugin and collect what it offers. ``strict`` re-raises what would mark a plugin as broken."""
     try:
+        check_contract(namespace)
         manager.register(namespace, name=plugin.name)
         _check_hook_names(manager, namespace, plugin)
         offers = _offers(manager, namespace)

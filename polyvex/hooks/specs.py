@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 GROUP = "polyvex"
 """The entry-point group, and the name that hook markers carry."""
 
+CONTRACT = 1
+"""Number of the contract between polyvex and plugins: these hooks, and the classes that components derive from.
+
+It grows when plugins that were written for it would no longer work. A plugin's module may say which it was written
+for, ``POLYVEX_CONTRACT = 1``; one that says another number is listed as broken, with the reason.
+"""
+
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 

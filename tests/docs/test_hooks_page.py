@@ -39,3 +39,8 @@ def test_each_section_names_the_class_to_derive_from():
             base = re.findall(r"type\[(\w+)\]", str(function.__annotations__["return"]))[0]
             section = PAGE.partition(f"### {name}(")[2].partition("###")[0]
             assert re.search(rf"`polyvex[\w.]*\.{base}`", section), name
+
+
+def test_the_page_tells_the_contract_that_holds():
+    assert f"This is contract {specs.CONTRACT}." in PAGE
+    assert f"`POLYVEX_CONTRACT = {specs.CONTRACT}`" in PAGE

@@ -36,10 +36,10 @@ def plugin(**hooks: Any) -> ModuleType:
 class FakePoint:
     """An entry point of a distribution that is not installed."""
 
-    def __init__(self, name: str, load: Callable[[], Any]):
+    def __init__(self, name: str, load: Callable[[], Any], requires: list[str] | None = None):
         self.name = name
         self.load = load
-        self.dist = SimpleNamespace(metadata={"Name": f"polyvex-{name}"}, version="9.9")
+        self.dist = SimpleNamespace(metadata={"Name": f"polyvex-{name}"}, version="9.9", requires=requires)
 
 
 @pytest.fixture
