@@ -1,4 +1,4 @@
-"""The conformance kit: what every encoder and every data set must do, as plain functions that raise AssertionError.
+"""The conformance kit: what every component must do, as plain functions that raise AssertionError.
 
 A plugin's whole contract test is one line::
 
@@ -7,6 +7,18 @@ A plugin's whole contract test is one line::
 """
 
 from polyvex.testing.contracts import check_dataset, check_encoder
+from polyvex.testing.fusions import check_fusion
+from polyvex.testing.metrics import check_metric
+from polyvex.testing.positions import check_position_scheme
+from polyvex.testing.routers import check_router
 from polyvex.testing.upstream import check_upstream
 
-__all__ = ["check_dataset", "check_encoder", "check_upstream"]
+__all__ = [
+    "check_dataset",
+    "check_encoder",
+    "check_fusion",
+    "check_metric",
+    "check_position_scheme",
+    "check_router",
+    "check_upstream",
+]

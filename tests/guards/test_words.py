@@ -29,6 +29,8 @@ EXPERT_FILES = {
     "report/charts.py",
     "report/collect.py",
     "report/page.py",
+    # The kit holds routers to their contract.
+    "testing/routers.py",
 }
 """Files outside ``polyvex/moe`` where experts of the language model are the subject."""
 

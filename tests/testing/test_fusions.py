@@ -1,0 +1,215 @@
+"""The kit passes a good fusion, and fails each broken one for its own reason."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from pydantic import Field
+from torch import nn
+
+from polyvex.fusion import Fusion, FusionOptions
+from polyvex.testing import check_fusion
+from polyvex.testing.fusions import INPUTS
+from polyvex.tokens import Grid, TokenShape, VisualLayout, VisualTokens
+
+
+class Good(Fusion):
+    """One linear map per encoder."""
+
+    summary: ClassVar[str] = "a test"
+
+    def __init__(self, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int):
+        super().__init__(options, inputs=inputs, dim=dim)
+        self.maps = nn.ModuleList(nn.Linear(shape.dim, dim) for shape in inputs)
+
+    @classmethod
+    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> Any:
+        return [TokenShape(tokens=shape.tokens, dim=dim, grid=shape.grid) for shape in inputs]
+
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        return torch.cat([one(part.values) for one, part in zip(self.maps, parts, strict=True)], dim=1)
+
+    def forward(self, parts: Sequence[VisualTokens]) -> Any:
+        return VisualTokens(values=self.fused(parts), layout=self.layout)
+
+
+class RefusesOtherGrids(Good):
+    """As it should be: what cannot work is a ValueError."""
+
+    @classmethod
+    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> Any:
+        if len({shape.grid for shape in inputs}) > 1:
+            raise ValueError("encoders have several grids; give them one")
+        return super().describe(options, inputs=inputs, dim=dim)
+
+
+class NoSummary(Good):
+    summary = ""
+
+
+class Undescribed(Good):
+    class Options(FusionOptions):
+        bare: int = 3
+
+
+class FailsWithoutAGrid(Good):
+    @classmethod
+    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> Any:
+        return [TokenShape(tokens=shape.grid.tokens, dim=dim, grid=shape.grid) for shape in inputs]  # type: ignore[union-attr]
+
+
+class RefusesWithoutAWord(Good):
+    @classmethod
+    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> Any:
+        if len(inputs) == 1:
+            raise ValueError
+        return super().describe(options, inputs=inputs, dim=dim)
+
+
+class DescribesOneShape(Good):
+    @classmethod
+    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> Any:
+        return inputs[0]
+
+
+class DescribesAnotherWidth(Good):
+    @classmethod
+    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> Any:
+        return list(inputs)
+
+
+class DescribesAnotherGrid(Good):
+    @classmethod
+    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> Any:
+        return [TokenShape(tokens=5, dim=dim, grid=Grid(rows=2, cols=2))]
+
+
+class ReadsValuesWhenBuilt(Good):
+    def __init__(self, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int):
+        super().__init__(options, inputs=inputs, dim=dim)
+        self.largest = self.maps[0].weight.max().item()  # type: ignore[operator]
+
+
+class ReturnsATensor(Good):
+    def forward(self, parts: Sequence[VisualTokens]) -> Any:
+        return self.fused(parts)
+
+
+class DropsATokenOfEach(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        return super().fused(parts)[:, 1:]
+
+
+class NotFinite(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        return super().fused(parts) / 0
+
+
+class LosesThePlaces(Good):
+    def forward(self, parts: Sequence[VisualTokens]) -> Any:
+        values = self.fused(parts)
+        return VisualTokens(values=values, layout=VisualLayout.of([TokenShape(tokens=values.shape[1], dim=self.dim)]))
+
+
+class RandomOutput(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        return nn.functional.dropout(super().fused(parts), 0.1)
+
+
+class MixesImages(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        values = super().fused(parts)
+        return values - values.mean(dim=0)
+
+
+class FixedType(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        return super().fused(parts).float()
+
+
+class FixedTypeInside(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        return super().fused([VisualTokens(values=part.values.float(), layout=part.layout) for part in parts])
+
+
+class WeightWithoutUse(Good):
+    def __init__(self, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int):
+        super().__init__(options, inputs=inputs, dim=dim)
+        self.idle = nn.Parameter(torch.zeros(dim))
+
+
+class IgnoresTheSecond(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        first, second = parts
+        return super().fused([first, VisualTokens(values=torch.ones_like(second.values), layout=second.layout)])
+
+
+class KeepsANumberOfItsOwn(Good):
+    made: ClassVar[int] = 0
+
+    def __init__(self, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int):
+        super().__init__(options, inputs=inputs, dim=dim)
+        type(self).made += 1
+        self.factor = type(self).made
+
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        return super().fused(parts) * self.factor
+
+
+BROKEN = {
+    NoSummary: "expected one line for listings",
+    Undescribed: "no description for bare",
+    FailsWithoutAGrid: r"describe fails for encoders of .* 6 tokens \(no grid\): AttributeError.*Refuse .* ValueError",
+    RefusesWithoutAWord: "without a word",
+    DescribesOneShape: "expected a list of TokenShape",
+    DescribesAnotherWidth: "says a width of 12; it was asked for 16",
+    DescribesAnotherGrid: "says 5 tokens on a grid of 2x2",
+    ReadsValuesWhenBuilt: 'cannot be built under torch.device\\("meta"\\)',
+    ReturnsATensor: "returned Tensor; expected VisualTokens",
+    DropsATokenOfEach: r"tokens of shape \(1, 31, 16\); describe says \(1, 32, 16\)",
+    NotFinite: "not finite",
+    LosesThePlaces: "layout does not give its tokens the places that describe tells",
+    RandomOutput: "two outputs for the same input",
+    MixesImages: "depend on the other images of its batch",
+    FixedType: "in torch.float64 returned torch.float32",
+    FixedTypeInside: "in torch.float64 fails",
+    WeightWithoutUse: "no gradient reaches idle",
+    IgnoresTheSecond: "no gradient to the tokens of encoder #2; does it leave them out",
+    KeepsANumberOfItsOwn: "other values after its state dict went through a new instance",
+}
+
+
+@pytest.mark.parametrize("good", [Good, RefusesOtherGrids], ids=lambda good: good.__name__)
+def test_a_good_fusion_passes_and_is_returned(good: type[Good]):
+    fusion = check_fusion(good, good.Options())
+
+    assert isinstance(fusion, good)
+    assert not fusion.training
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+def test_a_broken_fusion_fails_for_its_own_reason(broken: type[Good]):
+    with pytest.raises(AssertionError, match=BROKEN[broken]) as caught:
+        check_fusion(broken, broken.Options())
+
+    assert broken.__name__ in str(caught.value)
+
+
+def test_other_inputs_and_widths_may_be_asked_for():
+    fusion = check_fusion(Good, FusionOptions(), inputs=INPUTS[:1], dim=4)
+
+    assert (len(fusion.shapes), fusion.dim) == (1, 4)
+
+
+class GoodOptions(FusionOptions):
+    gain: int = Field(default=1, description="A factor.")
+
+
+class WithOptions(Good):
+    Options = GoodOptions
+
+
+def test_options_of_another_class_are_refused():
+    with pytest.raises(AssertionError, match=r"the options are FusionOptions; expected WithOptions\.Options"):
+        check_fusion(WithOptions, FusionOptions())
