@@ -26,6 +26,14 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
 
     @classmethod
+    def example(cls) -> Self:
+        """Options to try the component with, as ``polyvex plugins test`` does; the defaults unless overridden.
+
+        Override it where an option has no default, or where the defaults make something that takes long to check.
+        """
+        return cls()
+
+    @classmethod
     def path_options(cls) -> list[str]:
         """Names of the options that are a :data:`LocalPath`."""
         return [

@@ -44,3 +44,21 @@ def test_a_number_without_end_is_refused(value: float) -> None:
 
     with pytest.raises(ValidationError, match="finite number"):
         Decay(decay=value)
+
+
+def test_an_example_is_the_defaults_unless_there_are_none() -> None:
+    class Whole(Options):
+        size: int = 3
+
+    class Lacking(Options):
+        size: int
+
+    class Own(Lacking):
+        @classmethod
+        def example(cls) -> "Own":
+            return cls(size=7)
+
+    assert Whole.example() == Whole(size=3)
+    assert Own.example().size == 7
+    with pytest.raises(ValidationError, match="size"):
+        Lacking.example()
