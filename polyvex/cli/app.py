@@ -2,7 +2,7 @@
 
 import typer
 
-from polyvex.cli import ablations, listings, recipes, runs
+from polyvex.cli import ablations, authors, listings, recipes, runs
 
 app = typer.Typer(
     name="polyvex",
@@ -13,9 +13,13 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would double the time of --help
 )
 
-plugins = typer.Typer(help="Which plugins are installed, and whether they work.", no_args_is_help=True)
+plugins = typer.Typer(
+    help="Which plugins are installed, whether they work, and a start for new ones.", no_args_is_help=True
+)
 plugins.command("list")(listings.list_plugins)
 plugins.command("doctor")(listings.doctor)
+plugins.command("new")(authors.new)
+plugins.command("test")(authors.check)
 app.add_typer(plugins, name="plugins")
 
 for name, function in {
