@@ -84,7 +84,7 @@ class PositionKit:
 
     def _embed(self, scheme: PositionScheme, images: Tensor) -> Tensor:
         """What a scheme makes of the embeddings of images [images tokens dim]."""
-        return scheme.embed(images)
+        return scheme.embed(images, self.layout)
 
     def _outputs(self, scheme: PositionScheme) -> Outputs:
         positions = scheme.assign(self._laid(*ROWS))

@@ -38,8 +38,8 @@ PARTS = "connector, encoders, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, l
         (["stages.1.upcycle=true"], "[moe]: exactly one stage must have upcycle = true, got 2 (tune, experts)"),
         (
             ['stages.0.trains=["conector"]'],
-            f"[[stages]] align: unknown part in trains 'conector'. Did you mean 'connector' or 'encoders'? Known: {PARTS}, "
-            "or a pattern with *",
+            "[[stages]] align: unknown part in trains 'conector'. Did you mean 'connector' or 'encoders'? "
+            f"Known: {PARTS}, or a pattern with *",
         ),
         (
             ['stages.0.trains=["encoders"]'],

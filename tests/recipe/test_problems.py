@@ -57,7 +57,8 @@ def test_an_unknown_name_gets_the_nearest_and_all_known(change: str, message: st
         ),
         (
             "encoders.1.row=1",
-            "[[encoders]] #2: unknown key 'row', did you mean 'rows'? Known: cols, image_size, lora, name, precision, rows, tiling, tune, use",
+            "[[encoders]] #2: unknown key 'row', did you mean 'rows'? Known: cols, image_size, lora, name, precision, "
+            "rows, tiling, tune, use",
         ),
         (
             "fusion.dept=1",
