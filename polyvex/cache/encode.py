@@ -17,6 +17,7 @@ from polyvex.encoders.base import EncoderInputs, VisionEncoder
 from polyvex.encoders.images import open_image
 from polyvex.encoders.inputs import run_encoder, stack_inputs, to_like
 from polyvex.encoders.views import EncoderViews
+from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import DataError
 from polyvex.hooks.manager import Registries
 from polyvex.progress import bar
@@ -28,12 +29,16 @@ SHARD = 256
 
 @dataclass(frozen=True, kw_only=True)
 class CacheReport:
-    """What was in the cache and what was added, per encoder by name, and what could not be read."""
+    """What was in the cache and what was added, per encoder by name, and what could not be read.
+
+    ``weights`` has the account of the weights of each encoder that had to be loaded.
+    """
 
     root: Path
     found: dict[str, int] = field(default_factory=dict)
     encoded: dict[str, int] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, WeightsReport] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"cache: {self.root}"]
@@ -42,6 +47,7 @@ class CacheReport:
             lines.append(
                 f"  {name}: {found} images found in the cache" + (f", {added} encoded" if added else ", reused")
             )
+        lines += [f"  weights of {name}: {report}" for name, report in self.weights.items()]
         lines += [f"  UNREADABLE {_named(path, reason)}" for path, reason in list(self.unreadable.items())[:5]]
         if len(self.unreadable) > 5:
             lines.append(f"  … and {len(self.unreadable) - 5} more unreadable images")
@@ -112,7 +118,10 @@ def fill_cache(
         report.found[place.encoder] = len(files.hashes) - len(missing)
         report.encoded[place.encoder] = 0
         if _any_readable(missing, report.unreadable):
-            encoder = known.encoders[place.encoder] if known else load_encoder(registries.encoders[table.use], table)
+            if known:
+                encoder = known.encoders[place.encoder]
+            else:
+                encoder, report.weights[place.encoder] = load_encoder(registries.encoders[table.use], table)
             before = len(store)
             bad = _encode_missing(encoder, missing, store, recipe, place, progress=progress)
             report.encoded[place.encoder] = len(store) - before
@@ -169,11 +178,11 @@ def _named(path: str, reason: str) -> str:
     return reason if path in reason else f"{path}: {reason}"
 
 
-def load_encoder(kind: type[VisionEncoder], options: Any) -> VisionEncoder:
-    """Build an encoder with its pretrained weights, frozen, on the best device there is."""
+def load_encoder(kind: type[VisionEncoder], options: Any) -> tuple[VisionEncoder, WeightsReport]:
+    """Build an encoder with its pretrained weights, frozen, on the best device there is; and account for its keys."""
     encoder = kind(options)
-    encoder.load_pretrained()
-    return encoder.requires_grad_(False).eval().to(best_device())
+    report = encoder.load_pretrained()
+    return encoder.requires_grad_(False).eval().to(best_device()), report
 
 
 def _encode_missing(

@@ -14,6 +14,7 @@ from typing import Any
 import platformdirs
 import torch
 
+from polyvex.encoders.files import weight_files
 from polyvex.encoders.precision import Precision, used
 from polyvex.encoders.tiling import Tiling
 from polyvex.encoders.weights import sha256_of
@@ -85,8 +86,12 @@ def places(
 
 
 def _digest(table: Any, registries: Registries) -> str | None:
-    path = registries.encoders[table.use].weights(table).path
-    return sha256_of(path) if path else None
+    """SHA-256 of an encoder's weight file; of several files, of the list of theirs."""
+    place = registries.encoders[table.use].weights(table)
+    if place.path is None:
+        return None
+    digests = [sha256_of(path) for path in (*weight_files(place.path), *place.beside)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _about(table: Any, dtype: str, registries: Registries, weights: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from polyvex.encoders.base import (
     VisionEncoder,
     WeightsPlace,
 )
-from polyvex.encoders.files import allows_commerce, find_in_folder, find_on_hub, read_weights
+from polyvex.encoders.files import allows_commerce, files_beside, find_in_folder, find_on_hub, read_weights
 from polyvex.encoders.images import normalize, resize_square
 from polyvex.encoders.weights import WeightsReport, find_in_wheel, load_strictly, sha256_of
 
@@ -23,6 +23,7 @@ __all__ = [
     "WeightsPlace",
     "WeightsReport",
     "allows_commerce",
+    "files_beside",
     "find_in_folder",
     "find_in_wheel",
     "find_on_hub",

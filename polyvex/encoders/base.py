@@ -62,11 +62,16 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsPlace:
-    """Where an encoder's weights are on this machine (``path`` is None if they are not), and how to get them."""
+    """Where an encoder's weights are on this machine (``path`` is None if they are not), and how to get them.
+
+    ``beside`` has further files that its tokens depend on, such as an image processor's numbers or a vocabulary: cached
+    tokens are kept apart by the content of all of them.
+    """
 
     path: Path | None
     install: str
     needed: bool = True
+    beside: tuple[Path, ...] = ()
     details: dict[str, str] = field(default_factory=dict)
 
 

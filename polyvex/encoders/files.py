@@ -1,6 +1,7 @@
 """Weight files: where they may be on this machine, and how they are read without running anything that is in them."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,10 @@ WEIGHT_FILES = (
 )
 """Names that a folder's weights may have, the preferred ones first: safetensors cannot run code."""
 
-COMMERCE_RULED_OUT = ("nc", "non-commercial", "noncommercial", "research", "other")
+INDEX = ".index.json"
+"""How the name of an index of several weight files ends."""
+
+COMMERCE_RULED_OUT = frozenset({"nc", "non", "noncommercial", "research", "other", "unknown"})
 """Words of a licence's name that rule commerce out, or leave it open."""
 
 
@@ -38,6 +42,11 @@ def find_on_hub(repository: str, names: Sequence[str] = WEIGHT_FILES, *, revisio
     return None
 
 
+def files_beside(path: Path | None, names: Sequence[str]) -> tuple[Path, ...]:
+    """Those of some files that lie in the folder of ``path``."""
+    return () if path is None else tuple(found for name in names if (found := path.parent / name).is_file())
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from safetensors, from what ``torch.save`` wrote, or from an index of several such files.
 
@@ -46,8 +55,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: if a file cannot be read, or holds something else than tensors by name.
     """
-    if path.name.endswith(".index.json"):
-        return _read_index(path)
+    if path.name.endswith(INDEX):
+        return {key: value for shard in _shards(path) for key, value in read_weights(shard).items()}
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -65,24 +74,32 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _read_index(path: Path) -> dict[str, Tensor]:
-    """All shards that an index names."""
+def weight_files(path: Path) -> list[Path]:
+    """The file itself; of an index, the index and every file that it names.
+
+    Raises:
+        WeightsError: if an index cannot be read, or names files elsewhere than in its own folder.
+    """
+    return [path, *_shards(path)] if path.name.endswith(INDEX) else [path]
+
+
+def _shards(path: Path) -> list[Path]:
+    """The files that an index names."""
     try:
         names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
         shards = sorted({str(name) for name in names})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: not an index of weight files ({type(error).__name__}: {error})") from None
-    state: dict[str, Tensor] = {}
-    for name in shards:
-        if Path(name).name != name:
-            raise WeightsError(f"{path}: names the file {name!r}, which is not in its own folder")
-        state.update(read_weights(path.parent / name))
-    return state
+    if bad := [name for name in shards if Path(name).name != name]:
+        raise WeightsError(f"{path}: names the file {bad[0]!r}, which is not in its own folder")
+    if lost := [name for name in shards if not (path.parent / name).is_file()]:
+        raise WeightsError(f"{path}: names the file {lost[0]!r}, but there are no weights at {path.parent / lost[0]}")
+    return [path.parent / name for name in shards]
 
 
 def allows_commerce(license_name: str | None) -> bool:
     """Whether a licence allows commerce, by its name. One that nobody names, or ``other``, does not."""
     if not license_name:
         return False
-    words = license_name.lower().replace("_", "-")
-    return not any(part in words.split("-") or (len(part) > 5 and part in words) for part in COMMERCE_RULED_OUT)
+    words = re.split(r"[^a-z0-9]+", license_name.lower())
+    return not COMMERCE_RULED_OUT.intersection(words)

@@ -160,7 +160,9 @@ def _model_before(session: Session, index: int) -> PolyvexForConditionalGenerati
     if index == 0:
         if not session.registries.language_models[session.recipe.lm.use].pretrained:
             session.say(f"the language model '{session.recipe.lm.use}' starts from RANDOM weights")
-        model, _ = build_model(session.recipe, session.processor, session.registries, encoders=False)
+        model, reports = build_model(session.recipe, session.processor, session.registries, encoders=False)
+        for name, report in reports.items():
+            session.say(f"weights of {name}: {report}")
         if own_experts(model.lm) and session.recipe.loss.load_balance:
             session.say("the language model's own experts train WITHOUT a load-balancing loss")
         _check_first_weights(session, model)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from polyvex.cache import CacheReport, TokenCache, encode, fill_cache
 from polyvex.data import Sample
+from polyvex.encoders import WeightsReport
 from polyvex.encoders.images import open_image
 from polyvex.errors import DataError
 from polyvex.hooks.manager import Registries
@@ -63,7 +64,7 @@ def test_cached_tokens_are_freshly_encoded_ones(
     paths = list(dict.fromkeys(path for sample in samples for path in sample.images))
     cached = cache.tokens(paths)
     for table in tiny_recipe().encoders:
-        encoder = encode.load_encoder(registries.encoders[table.use], table)
+        encoder, _ = encode.load_encoder(registries.encoders[table.use], table)
         with torch.no_grad():
             fresh = torch.cat([encoder(encoder.transform(open_image(path))[None]).values for path in paths])
         assert torch.allclose(cached[table.use], fresh, atol=1e-6)
@@ -272,11 +273,13 @@ def test_the_report_says_reused_or_encoded() -> None:
         found={"a": 5, "b": 2},
         encoded={"a": 0, "b": 3},
         unreadable={f"{number}.png": "broken" for number in range(7)},
+        weights={"b": WeightsReport(source="b.pth", sha256="0" * 64, loaded=["x"], reshaped=["y"])},
     )
     assert str(report) == (
         "cache: /cache\n"
         "  a: 5 images found in the cache, reused\n"
         "  b: 2 images found in the cache, 3 encoded\n"
+        "  weights of b: b.pth: 1 loaded, 1 reshaped (y); sha256 000000000000\n"
         + "".join(f"  UNREADABLE {number}.png: broken\n" for number in range(5))
         + "  … and 2 more unreadable images"
     )

@@ -108,6 +108,25 @@ def test_weights_tell_tokens_apart(folders: Folders, monkeypatch: pytest.MonkeyP
     assert found[0] != found[1]
 
 
+def test_files_beside_the_weights_and_the_shards_of_an_index_tell_tokens_apart(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from polyvex_basics import Patchify
+
+    from polyvex.encoders import WeightsPlace
+
+    index, shard, beside = (tmp_path / name for name in ("m.index.json", "a.bin", "preprocessor_config.json"))
+    index.write_text('{"weight_map": {"x": "a.bin"}}')
+    where = WeightsPlace(path=index, install="", beside=(beside,))
+    monkeypatch.setattr(Patchify, "weights", classmethod(lambda cls, options: where))
+    found = set()
+    for contents in ((b"1", b"1"), (b"2", b"1"), (b"1", b"2")):
+        shard.write_bytes(contents[0])
+        beside.write_bytes(contents[1])
+        found.add(folders()["patchify"])
+    assert len(found) == 3
+
+
 def test_everything_that_decided_is_written_down(tiny_recipe: Callable[..., Recipe], registries: Registries) -> None:
     about = places(tiny_recipe(), registries, root=Path("/cache"))["patchify"].about
     assert about["options"] == {"image_size": 32, "patch_size": 16, "dim": 8, "seed": 0, "tiling": None}

@@ -1,5 +1,6 @@
 """Any vision tower of transformers as an encoder."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -8,7 +9,7 @@ from PIL.Image import Image
 from pydantic import Field
 from torch import Tensor
 
-from polyvex.encoders import EncoderFacts, EncoderOptions, VisionEncoder, WeightsPlace, WeightsReport
+from polyvex.encoders import EncoderFacts, EncoderOptions, VisionEncoder, WeightsPlace, WeightsReport, files_beside
 from polyvex.errors import WeightsError
 from polyvex.options import LocalPath, absolute
 from polyvex.tokens import TokenShape, VisualTokens
@@ -127,7 +128,8 @@ class HfEncoder(VisionEncoder[HfOptions]):
     @classmethod
     def weights(cls, options: HfOptions) -> WeightsPlace:
         """Look for the file at ``options.weights``, else in the directory or the hub's local cache."""
-        return weights_of(options.checkpoint, options.weights)
+        place = weights_of(options.checkpoint, options.weights)
+        return dataclasses.replace(place, beside=files_beside(place.path, ("config.json", "preprocessor_config.json")))
 
     def load_pretrained(self) -> WeightsReport:
         """Load the weights. Other towers, heads, pooling and later layers stay unused.

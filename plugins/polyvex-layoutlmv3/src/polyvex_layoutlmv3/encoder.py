@@ -17,6 +17,7 @@ from polyvex.encoders import (
     VisionEncoder,
     WeightsPlace,
     WeightsReport,
+    files_beside,
     load_strictly,
     normalize,
     read_weights,
@@ -160,7 +161,9 @@ class LayoutLMv3(VisionEncoder[LayoutLMv3Options]):
             if options.weights
             else f"hf download {cls.repository}, or give the option weights the path of such a folder"
         )
-        return WeightsPlace(path=find_weights(options.weights, cls.repository), install=install)
+        path = find_weights(options.weights, cls.repository)
+        vocabulary = files_beside(path, ("vocab.json", "merges.txt")) if options.words == "ocr" else ()
+        return WeightsPlace(path=path, install=install, beside=vocabulary)
 
     def load_pretrained(self) -> WeightsReport:
         """Load the weights. Layers that are not built, heads, and text embeddings without text stay unused.
