@@ -34,6 +34,8 @@ NOT_RUN = {
     "make ": "each target takes minutes, and `make test` would run this test",
     "pip install": "tests install nothing here; test_plugin_page.py installs the page's plugin elsewhere",
     ". .venv/bin/activate": "goes with make",
+    "polyvex plugins test brightness": "needs the page's plugin; tests/scaffold runs it with one of each kind",
+    "polyvex compose --encoder brightness": "needs the page's plugin, too",
     "polyvex compose --encoder gray-patch": "needs the page's plugin; test_plugin_page.py runs it with that installed",
 }
 """How commands that are not run begin, and why."""
