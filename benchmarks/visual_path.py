@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from polyvex.fusion.mlp import MLPFusion, MLPFusionOptions
 from polyvex.positions.schemes import ShareRowCol, ShareRowColOptions
 from polyvex.sequence import inputs_of
-from polyvex.tokens import Grid, TokenShape, VisualTokens
+from polyvex.tokens import Grid, TokenShape, VisualSequence, VisualTokens
 
 PLACEHOLDER = 3
 
@@ -84,8 +84,8 @@ def measure(case: Case, rounds: int) -> tuple[float, float, int]:
     text = lm.get_input_embeddings()(ids)
 
     def visual() -> tuple[Tensor, Tensor]:
-        fused = fusion(parts)
-        seen = VisualTokens(values=scheme.embed(fused.values), layout=fused.layout)
+        values = scheme.embed(torch.cat(fusion.runs(parts), dim=1), fusion.layout)
+        seen = VisualSequence(values=values.flatten(0, 1), layouts=fusion.layout)
         inputs = inputs_of(text, ids == PLACEHOLDER, valid, seen, fusion.layout)
         return inputs.embeds, scheme.assign(inputs.layout).ids
 
