@@ -74,6 +74,10 @@ def test_another_polyvex_is_told_before_the_import(wanted: str, monkeypatch: pyt
     assert "mine" not in registries.fusions
 
 
+def test_the_name_may_be_written_in_any_way():
+    assert "it needs polyvex >=99" in unmet_requirement(package(["Polyvex >= 99"]))
+
+
 def test_a_prerelease_of_polyvex_counts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("polyvex.hooks.contract.version", lambda name: "0.2.0.dev1")
 

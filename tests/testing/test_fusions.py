@@ -91,6 +91,29 @@ class ReadsValuesWhenBuilt(Good):
         self.largest = self.maps[0].weight.max().item()  # type: ignore[operator]
 
 
+class TakesMemoryOnMeta(Good):
+    def __init__(self, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int):
+        super().__init__(options, inputs=inputs, dim=dim)
+        self.shift = nn.Parameter(torch.zeros(dim, device="cpu"))
+
+
+class OtherShapesOnMeta(Good):
+    def __init__(self, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int):
+        super().__init__(options, inputs=inputs, dim=dim)
+        self.shift = nn.Parameter(torch.zeros(dim))
+        if self.shift.is_meta:
+            self.shift = nn.Parameter(torch.zeros(dim + 1))
+
+
+class DescribesOneRunMoreEachTime(Good):
+    told: ClassVar[int] = 0
+
+    @classmethod
+    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> Any:
+        cls.told += 1
+        return [TokenShape(tokens=1, dim=dim)] * cls.told
+
+
 class ReturnsATensor(Good):
     def forward(self, parts: Sequence[VisualTokens]) -> Any:
         return self.fused(parts)
@@ -166,6 +189,9 @@ BROKEN = {
     DescribesAnotherWidth: "says a width of 12; it was asked for 16",
     DescribesAnotherGrid: "says 5 tokens on a grid of 2x2",
     ReadsValuesWhenBuilt: 'cannot be built under torch.device\\("meta"\\)',
+    TakesMemoryOnMeta: "takes memory for shift",
+    OtherShapesOnMeta: "other keys or shapes",
+    DescribesOneRunMoreEachTime: "describe differs from one call to the next",
     ReturnsATensor: "returned Tensor; expected VisualTokens",
     DropsATokenOfEach: r"tokens of shape \(1, 31, 16\); describe says \(1, 32, 16\)",
     NotFinite: "not finite",

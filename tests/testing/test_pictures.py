@@ -51,6 +51,17 @@ class LeavesTheFirstFrame(Good):
         return super().transform(image)
 
 
+class GivesNamesWithoutPixels(Good):
+    def transform(self, image: Image) -> Any:
+        return {"values": super().transform(image)}
+
+
+class OtherNamesForGrey(Good):
+    def transform(self, image: Image) -> Any:
+        pixels = super().transform(image)
+        return {"pixels": pixels, "grey" if image.mode == "L" else "colour": pixels}
+
+
 class RefusesLongImages(Good):
     def transform(self, image: Image) -> Tensor:
         if image.width > 4096:
@@ -165,6 +176,8 @@ BROKEN = {
     IgnoresExif: "image of kind 'turned by EXIF' for another picture",
     TakesTheLastFrame: "image of kind 'animated GIF' for another picture",
     LeavesTheFirstFrame: "changes the image that it is given",
+    GivesNamesWithoutPixels: "gives tensors by name without 'pixels'",
+    OtherNamesForGrey: "names or shapes differ from image to image",
     RefusesLongImages: "fails on an image of kind '20000 wide and 20 high': too wide",
     NormalisesEachImage: "same pixels for black and for white",
     TakesEachImagesMean: "same pixels for black and for white",

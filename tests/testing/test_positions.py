@@ -136,6 +136,16 @@ class IdsWithAFraction(Good):
         return Positions(ids=positions.ids + 0 * torch.rand(()), next_id=positions.next_id)
 
 
+class EmbedsMoreEachTime(Good):
+    """Gives a token more with every call; check_same must not compare what has other shapes."""
+
+    calls: ClassVar[int] = 0
+
+    def embed(self, values: Any, *rest: Any) -> Any:
+        type(self).calls += 1
+        return torch.cat([values] + [values[:, :1]] * self.calls, dim=1)
+
+
 class VectorWithoutUse(Good):
     def embed(self, values: Any, *rest: Any) -> Any:
         return values
@@ -170,6 +180,7 @@ BROKEN = {
     EmbedsInFloat32: "embed returned .*torch.float32.*; expected what came in",
     EmbedsImagesTogether: "depend on the other images of its batch",
     RandomEmbeddings: "two outputs for the same input",
+    EmbedsMoreEachTime: r"two outputs for the same input.*\(embeddings: \(2, 11, 8\) and \(2, 12, 8\)\)",
     VectorWithoutUse: "no gradient reaches added",
     KeepsANumberOfItsOwn: "other values after its state dict went through a new instance",
 }

@@ -91,6 +91,11 @@ def test_a_library_may_change_its_images():
     check_upstream(encoder(), IMAGES, spoils)
 
 
+def test_a_library_that_gives_no_numbers_proves_nothing():
+    with pytest.raises(AssertionError, match="upstream gives values that are not finite for Good's images"):
+        check_upstream(encoder(), IMAGES, lambda images: library(images) / 0)
+
+
 def test_no_image_proves_nothing():
     with pytest.raises(AssertionError, match="got no images"):
         check_upstream(encoder(), [], library)
