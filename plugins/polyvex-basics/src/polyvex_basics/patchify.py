@@ -45,7 +45,7 @@ class Patchify(VisionEncoder[PatchifyOptions]):
         super().__init__(options)
         self.grid = _grid(options)
         self.projection = nn.Parameter(torch.empty(options.dim, 3 * options.patch_size**2))
-        self.load_pretrained()
+        fill_from_seed(self, options.seed, gain=1.0)
 
     @classmethod
     def describe(cls, options: PatchifyOptions) -> EncoderFacts:

@@ -53,7 +53,7 @@ class RandomFeatures(VisionEncoder[RandomFeaturesOptions]):
         super().__init__(options)
         self.grid = _grid(options)
         self.filters = nn.ParameterList(torch.empty(options.dim, inputs, 3, 3) for inputs in _inputs(options))
-        self.load_pretrained()
+        fill_from_seed(self, options.seed, gain=HE_GAIN)
 
     @classmethod
     def describe(cls, options: RandomFeaturesOptions) -> EncoderFacts:
