@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from polyvex.catalog import option_rows
+from polyvex.encoders.tiling import Tiling
+from polyvex.encoders.tuning import LoRA
 from polyvex.hooks.manager import KINDS, load_registries
 from polyvex.recipe import schema
 from polyvex.recipe.model import DataKeys, EncoderKeys
@@ -24,6 +26,8 @@ MARKED = re.compile(r"(?P<start><!-- table (?P<name>[a-z_.-]+) -->\n).*?(?P<end>
 FIXED: dict[str, type[BaseModel]] = {
     "recipe": schema.Recipe,
     "encoders": EncoderKeys,
+    "encoders.tiling": Tiling,
+    "encoders.lora": LoRA,
     "moe": schema.MoETable,
     "prompt": schema.PromptTable,
     "data": DataKeys,
@@ -40,7 +44,14 @@ TABLES = ("encoders", "fusion", "positions", "lm", "router", "data")
 """Keys whose table depends on plugins, so that the fixed classes call it anything."""
 
 WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "any value", type(None): "nothing"}
-PLURALS = {"text": "texts", "integer": "integers", "number": "numbers", "table": "tables", "any value": "any values"}
+PLURALS = {
+    "text": "texts",
+    "integer": "integers",
+    "number": "numbers",
+    "table": "tables",
+    "any value": "any values",
+    "list of integers": "lists of integers",
+}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "at least"}
 
 
