@@ -12,8 +12,8 @@ from torch import Tensor
 
 from polyvex.errors import DataError
 
-FIRST_SIDEWAYS = 5
-"""EXIF orientations from here to 8 lay the image on its side."""
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that lay the image on its side. Others, among them ones that EXIF does not know, turn nothing."""
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -29,9 +29,11 @@ def open_image(path: str | Path) -> Image.Image:
 
 def size_of(image: Image.Image) -> tuple[int, int]:
     """Height and width of an image of any kind once it is upright. Its pixels are not needed for most formats."""
-    height, width = image.height, image.width
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= FIRST_SIDEWAYS
-    return (width, height) if turned else (height, width)
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS
+    if turned and image.format == "TIFF":  # Pillow turns these itself, the size before the pixels
+        image.load()
+        turned = False
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def size_of_file(path: str | Path) -> tuple[int, int]:

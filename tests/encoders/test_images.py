@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from polyvex.encoders.images import normalize, open_image, resize_square, to_rgb
+from polyvex.encoders.images import normalize, open_image, resize_square, size_of, size_of_file, to_rgb
 from polyvex.errors import DataError
 
 ORIENTATION = 274  # EXIF tag
@@ -85,6 +85,21 @@ def test_exif_rotation_is_applied(orientation: int, tmp_path: Path) -> None:
     exif[ORIENTATION] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
     assert open_image(tmp_path / "a.png").tobytes() == upright.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "tiff", "webp"])
+@pytest.mark.parametrize("orientation", [*range(10), 99])
+def test_the_size_is_that_of_the_upright_image(kind: str, orientation: int, tmp_path: Path) -> None:
+    # Visual tokens are counted from it before the pixels are read. Pillow turns TIFFs itself; 0, 9 and 99 turn nothing.
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / f"picture.{kind}"
+    noise().save(path, exif=exif)
+    upright = open_image(path)
+    with Image.open(path) as image:
+        assert size_of(image) == size_of_file(path) == (upright.height, upright.width)
+        image.load()
+        assert size_of(image) == (upright.height, upright.width)
 
 
 def test_no_file(tmp_path: Path) -> None:
