@@ -20,8 +20,8 @@ PARTS = ["connector", "lm.embeddings", "lm.attention", "lm.ffn", "lm.moe", "lm.h
 
 @pytest.fixture(scope="module")
 def sparse(tiny_recipe: Callable[..., Recipe], registries: Registries) -> nn.Module:
-    """The tiny model after upcycling: layer 0 has experts, layer 1 an FFN. Column vectors are there too."""
-    recipe = tiny_recipe("positions.use=share_row_col")
+    """The tiny model after upcycling: layer 0 has experts, layer 1 an FFN. Columns and ends of rows are there too."""
+    recipe = tiny_recipe("positions.use=share_row_col", "encoders.0.tiling={}")
     model = build(recipe, registries=registries).model
     assert recipe.moe is not None
     install_experts(model.lm, recipe.moe, (registries.routers["top_k"], recipe.moe.router), copy=True)
@@ -38,6 +38,7 @@ def model(sparse: nn.Module) -> nn.Module:
     [
         ("fusion.first.0.weight", "connector"),
         ("positions.columns", "connector"),
+        ("views.newlines.0", "connector"),
         ("encoders.patchify.projection", "encoders.patchify"),
         ("lm.model.embed_tokens.weight", "lm.embeddings"),
         ("lm.model.layers.0.self_attn.q_proj.weight", "lm.attention"),
@@ -137,6 +138,7 @@ def test_each_part_has_a_hash_of_what_trains_and_of_what_does_not(model: nn.Modu
         "fusion": ["frozen"],
         "lm": ["frozen", "trained"],
         "positions": ["frozen"],
+        "views": ["frozen"],
     }
 
 
@@ -192,7 +194,7 @@ def test_each_entry_of_trains_must_change(model: nn.Module) -> None:
     freeze_all_but(model, trained)
     before = hashes(model, trained)
     assert {part: sorted(kinds) for part, kinds in before.items()} == {
-        **{part: ["frozen"] for part in ("encoders", "fusion", "lm", "positions")},
+        **{part: ["frozen"] for part in ("encoders", "fusion", "lm", "positions", "views")},
         **{part: ["trained"] for part in ("lm.attention", "lm.ffn")},
     }
     with torch.no_grad():
