@@ -105,14 +105,16 @@ def classify(
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     # All components are kept: a rotation, which the penalty does not see. Where there are more values than pictures
     # it leaves no more columns than pictures, so that wide inputs cost no more than narrow ones.
     prepare = make_pipeline(StandardScaler(), PCA(svd_solver="full"))
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": list(strengths)}, cv=folds)
-    search.fit(prepare.fit_transform(train), labels)
-    return search.predict(prepare.transform(test)), float(search.best_params_["C"])
+    with threadpool_limits(1):  # matrices are so small that threads only wait for each other, on shared cores for long
+        search.fit(prepare.fit_transform(train.astype(np.float64)), labels)
+        return search.predict(prepare.transform(test.astype(np.float64))), float(search.best_params_["C"])
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
