@@ -99,13 +99,20 @@ def _about(table: Any, dtype: str, registries: Registries, weights: str | None) 
     return {
         "format": FORMAT,
         "encoder": table.use,
-        "options": table.model_dump(exclude=NOT_IN_TOKENS),
+        "options": {**table.model_dump(exclude=NOT_IN_TOKENS), "tiling": _tiles(table.tiling)},
         "computed_in": used(best_device(), table.precision),
         "weights_sha256": weights,
         "dtype": dtype,
         "plugin": f"{entry.plugin.distribution} {entry.plugin.version}",
         "libraries": _libraries(entry.plugin.distribution),
     }
+
+
+def _tiles(tiling: Tiling | None) -> dict[str, Any] | None:
+    """What of a tiling decides the tiles themselves; the rest comes behind the fusion."""
+    if tiling is None:
+        return None
+    return {"grids": tiling.grids, "base": tiling.base, "squash": tiling.fit == "squash"}
 
 
 def _libraries(distribution: str) -> dict[str, str]:

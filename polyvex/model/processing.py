@@ -69,6 +69,11 @@ class PolyvexProcessor(ProcessorMixin):
         super().__init__(tokenizer, chat_template=kwargs.pop("chat_template", None))
         self.image_token = IMAGE
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
+        if self.encoders and not self.runs:
+            raise ContractError(
+                "the processor has encoders but no runs of visual tokens. Was it stored by an earlier polyvex? Then "
+                "train anew"
+            )
         self._views = self._read_views(registries or load_registries())
         self._transforms = {name: _without_weights(views) for name, views in self._views.items()}
         self.layouts = ImageLayouts([_run(run, list(self._views.values())) for run in self.runs])

@@ -219,7 +219,7 @@ def _check_encoders(encoders: list[EncoderBudget], problems: list[str], notes: l
         if budget.weights.startswith("MISSING"):
             problems.append(f"encoder {budget.name}: weights {budget.weights}")
         if not budget.commercial:
-            notes.append(f"encoder {budget.name}: its weights are under {budget.license}")
+            notes.append(f"encoder {budget.name}: its weights are NOT for commercial use ({budget.license})")
 
 
 def _learning(recipe: Recipe, encoders: list[EncoderBudget]) -> list[EncoderBudget]:

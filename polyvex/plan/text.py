@@ -36,8 +36,8 @@ def plan_text(plan: "Plan") -> str:
         f"cache:   {_bytes(plan.cache_bytes)} for {plan.images:,} images, {_bytes(plan.cached_bytes)} of it there, in "
         f"{plan.cache_folder}",
         "",
-        "stages (connector and language model; memory of weights, gradients, optimizer and activations at float32;",
-        "libraries and cached tokens come on top, encoders do not: their tokens are cached)",
+        "stages (connector, language model and encoders that learn; memory of weights, gradients, optimizer and",
+        "activations at float32; libraries and cached tokens come on top, frozen encoders do not)",
     ]
     rows = [["stage", "steps", "total", "active", "trainable", "memory", "TFLOPs"]]
     for cost in plan.stages:

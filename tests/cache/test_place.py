@@ -127,6 +127,14 @@ def test_files_beside_the_weights_and_the_shards_of_an_index_tell_tokens_apart(
     assert len(found) == 3
 
 
+def test_only_what_changes_the_tiles_of_a_tiling_tells_tokens_apart(folders: Folders) -> None:
+    plain = folders("encoders.0.tiling.grids=[[1, 2]]")["patchify"]
+    assert plain != folders()["patchify"]
+    for change, same in (("newline=false", True), ('fit="pad"', True), ('fit="squash"', False), ("base=false", False)):
+        changed = folders("encoders.0.tiling.grids=[[1, 2]]", f"encoders.0.tiling.{change}")["patchify"]
+        assert (changed == plain) is same, change
+
+
 def test_everything_that_decided_is_written_down(tiny_recipe: Callable[..., Recipe], registries: Registries) -> None:
     about = places(tiny_recipe(), registries, root=Path("/cache"))["patchify"].about
     assert about["options"] == {"image_size": 32, "patch_size": 16, "dim": 8, "seed": 0, "tiling": None}

@@ -134,7 +134,7 @@ def test_missing_weights_are_a_problem_with_a_way_to_get_them(paper_recipe: Make
 def test_a_licence_against_commerce_is_a_note_and_no_problem(paper_recipe: Make, papers: Registries) -> None:
     encoders = [{"use": "mae", "free": False, "name": "eye"}, "layoutlmv3"]
     plan = make_plan(paper_recipe(encoders, "lm.max_positions=4096"), papers)
-    assert "encoder eye: its weights are under CC-BY-NC-4.0" in plan.notes
+    assert "encoder eye: its weights are NOT for commercial use (CC-BY-NC-4.0)" in plan.notes
     assert plan.problems == []
     assert not any("layoutlmv3" in note for note in plan.notes)
 
