@@ -83,7 +83,7 @@ def raw_pixels(images: list[Image.Image], side: int) -> np.ndarray:
 def encode(name: str, options: dict[str, Any], images: list[Image.Image]) -> dict[str, np.ndarray]:
     """An encoder's tokens with its real weights, one row per picture, for each way of pooling."""
     kind = load_registries().encoders[name]
-    encoder = load_encoder(kind, kind.Options(**options))
+    encoder, _ = load_encoder(kind, kind.Options(**options))
     grid = kind.describe(encoder.options).shape.grid
     assert grid is not None
     found: dict[str, list[np.ndarray]] = {pool: [] for pool in POOLS}

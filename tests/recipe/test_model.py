@@ -33,7 +33,7 @@ def test_schema_covers_installed_components(known: Registries) -> None:
         if "use" in definition.get("properties", {})
     }
     assert uses == {
-        *("patchify", "color-grid", "mlp", "sequential", "share_all", "share_row", "share_row_col"),
+        *("patchify", "color-grid", "random-features", "mlp", "sequential", "share_all", "share_row", "share_row_col"),
         *("small-llama", "pretrained", "jsonl", "top_k"),
     }
 

@@ -25,9 +25,10 @@ STAGE = (
     [
         (
             "encoders.0.use=patchfy",
-            "[[encoders]] #1: unknown encoder 'patchfy'. Did you mean 'patchify'? Known: color-grid, patchify",
+            "[[encoders]] #1: unknown encoder 'patchfy'. Did you mean 'patchify'? Known: color-grid, patchify, "
+            "random-features",
         ),
-        ("encoders.1.use=x", "[[encoders]] #2: unknown encoder 'x'. Known: color-grid, patchify"),
+        ("encoders.1.use=x", "[[encoders]] #2: unknown encoder 'x'. Known: color-grid, patchify, random-features"),
         ("fusion.use=mpl", "[fusion]: unknown fusion 'mpl'. Did you mean 'mlp'? Known: mlp"),
         (
             "positions.use=share_rwo",
@@ -203,7 +204,9 @@ def test_a_missing_use_is_told(tables: dict[str, Any], start: str, problems_of: 
 
 def test_a_missing_use_lists_what_there_is(problems_of: Problems) -> None:
     (problem,) = problems_of(encoders=[{"image_size": 32}])
-    assert problem == "[[encoders]] #1: missing key 'use', which names the encoder. Known: color-grid, patchify"
+    assert problem == (
+        "[[encoders]] #1: missing key 'use', which names the encoder. Known: color-grid, patchify, random-features"
+    )
 
 
 def test_keys_of_an_unknown_component_are_not_judged(problems_of: Problems) -> None:

@@ -18,7 +18,7 @@ def test_a_missing_plugin_is_named_with_the_way_to_get_it(known: Registries) -> 
     with pytest.raises(PluginError) as caught:
         read_table(known.encoders, {"use": "sam"}, origin="polyvex-sam==1.2")
     assert str(caught.value) == (
-        "unknown encoder 'sam'. Known: color-grid, patchify. "
+        "unknown encoder 'sam'. Known: color-grid, patchify, random-features. "
         "It came from the distribution polyvex-sam==1.2: pip install 'polyvex-sam==1.2'."
     )
 
