@@ -8,6 +8,7 @@ pictures, so differences are paired.
 import argparse
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -35,18 +36,25 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results" / "probes.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Set:
-    """A set of pictures, how many are trained on, and the encoders' image sizes for it."""
+    """A set of pictures, how many are trained on, and what sees them.
+
+    ``raw`` are sides of raw pixels, encoders' image sizes are divided by ``scale``, and those of ``fresh`` see the
+    pictures a second time with the weights that they are built with.
+    """
 
     pictures: Callable[[int, int], Pictures]
     train: tuple[int, ...]
     test: int
     raw: tuple[int, ...]
     scale: int = 1
+    fresh: tuple[str, ...] = ()
 
 
 SETS = {
     "digits": Set(pictures=digits, train=(200, 1000), test=797, raw=(8, 32), scale=2),
-    "shapes": Set(pictures=shapes, train=(200, 1000), test=500, raw=(32, 64)),
+    "shapes": Set(
+        pictures=shapes, train=(200, 1000), test=500, raw=(32, 64), scale=2, fresh=("efficientnet-lite0", "dinov2-s")
+    ),
     "words": Set(pictures=words, train=(200, 600), test=400, raw=(32, 64)),
 }
 
@@ -57,7 +65,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "ocr-regions": {"image_size": 256},
     "dinov2-s": {"image_size": 112},
 }
-"""Sizes that give each of them an 8 × 8 grid; halved for the digits, which are 8 × 8 pixels, to a 4 × 4 grid."""
+"""Sizes that give each of them an 8 × 8 grid; halved for digits and shapes, which are small pictures, to 4 × 4."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +88,14 @@ def raw_pixels(images: list[Image.Image], side: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def encode(name: str, options: dict[str, Any], images: list[Image.Image]) -> dict[str, np.ndarray]:
-    """An encoder's tokens with its real weights, one row per picture, for each way of pooling."""
+def encode(
+    name: str, options: dict[str, Any], images: list[Image.Image], *, fresh: bool = False
+) -> dict[str, np.ndarray]:
+    """An encoder's tokens, one row per picture, for each way of pooling; with its real weights unless ``fresh``."""
     kind = load_registries().encoders[name]
-    encoder, _ = load_encoder(kind, kind.Options(**options))
+    torch.manual_seed(0)
+    made = kind.Options(**options)
+    encoder = kind(made).eval() if fresh else load_encoder(kind, made)[0]
     grid = kind.describe(encoder.options).shape.grid
     assert grid is not None
     found: dict[str, list[np.ndarray]] = {pool: [] for pool in POOLS}
@@ -198,13 +210,15 @@ def table(facts: list[dict[str, Any]]) -> str:
 
 
 def features_of(chosen: Set, pictures: Pictures, seconds: dict[str, float]) -> dict[tuple[str, str], np.ndarray]:
-    """Raw pixels and the tokens of all encoders, with the time each took."""
+    """Raw pixels and the tokens of all encoders, with the CPU time that each took."""
     features = {("raw pixels", f"{side}x{side}"): raw_pixels(pictures.images, side) for side in chosen.raw}
-    for name, options in ENCODERS.items():
-        started = time.perf_counter()
-        sized = {**options, "image_size": options["image_size"] // chosen.scale}
-        features |= {(name, pool): values for pool, values in encode(name, sized, pictures.images).items()}
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
+    for name in (*ENCODERS, *(f"{name}, fresh weights" for name in chosen.fresh)):
+        started, (known, _, fresh) = time.process_time(), name.partition(", ")
+        options = {**ENCODERS[known], "image_size": ENCODERS[known]["image_size"] // chosen.scale}
+        found = encode(known, options, pictures.images, fresh=bool(fresh))
+        features |= {(name, pool): values for pool, values in found.items()}
+        seconds[name] = seconds.get(name, 0.0) + time.process_time() - started
+        print(f"{name}: {len(pictures.images)} pictures", file=sys.stderr, flush=True)
     return features
 
 
@@ -214,7 +228,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--json", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    started, rows, seconds = time.perf_counter(), [], {}
+    rows: list[Row] = []
+    seconds: dict[str, float] = {}
     for name in arguments.sets:
         chosen = SETS[name]
         pictures = chosen.pictures(max(chosen.train), chosen.test)
@@ -225,8 +240,8 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {library: version(library) for library in libraries},
-        "seconds": round(time.perf_counter() - started),
-        "seconds_encoding": {name: round(spent) for name, spent in seconds.items()},
+        "cpu_seconds": round(time.process_time()),
+        "cpu_seconds_encoding": {name: round(spent) for name, spent in seconds.items()},
     }
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps({"run": machine, "rows": facts}, indent=1) + "\n", encoding="utf-8")
