@@ -65,8 +65,8 @@ class GeneratesWithImages(GenerationMixin):
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Any]]:
         """Repeat each row for beams or several answers, and the images of a row with it."""
+        sizes = kwargs.pop("image_sizes", None)  # transformers would repeat it by rows, as any other tensor
         if expand_size > 1 and input_ids is not None:
-            sizes = kwargs.get("image_sizes")
             placeholders = (input_ids == self.config.image_token_id).sum(dim=1).tolist()
             rows = images_of_rows(placeholders, self.layouts_of(sizes))
             for key in ("pixel_values", "encoder_tokens"):
@@ -78,11 +78,12 @@ class GeneratesWithImages(GenerationMixin):
                         for name, values in kwargs[key].items()
                     }
             if sizes is not None:
-                kwargs["image_sizes"] = _repeat(sizes, counts=rows, times=expand_size)
+                sizes = _repeat(sizes, counts=rows, times=expand_size)
         parent: Any = super()
-        return parent._expand_inputs_for_generation(
+        ids, inputs = parent._expand_inputs_for_generation(
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
         )
+        return ids, {**inputs, **({} if sizes is None else {"image_sizes": sizes})}
 
     def _tiles(self, name: str, rows: list[int], image_sizes: Tensor | None) -> list[int]:
         """Tiles that an encoder has of the images of each row."""
