@@ -1,5 +1,6 @@
 """Whether an encoder learns with the model: not, whole, or through low-rank adapters (LoRA, arXiv:2106.09685)."""
 
+import re
 from typing import Literal
 
 from pydantic import Field
@@ -12,6 +13,10 @@ Tune = Literal["frozen", "trainable", "lora"]
 
 ADAPTER = "lora_"
 """How PEFT's adapter weights are called, among them those of the layer that they adapt."""
+
+READING_PAST = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+"""Modules that read the weights of their linear layers past these, always or only without gradients: an adapter in
+such a layer would not be heard."""
 
 
 class LoRA(Options):
@@ -33,7 +38,7 @@ def adapt(encoder: VisionEncoder, lora: LoRA) -> VisionEncoder:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    names = _adapted(encoder, lora.targets)
+    names = "|".join(map(re.escape, _adapted(encoder, lora.targets)))  # of a list, PEFT takes names that end alike too
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=names)  # type: ignore[arg-type]
     inject_adapter_in_model(config, encoder)
     return encoder
@@ -41,11 +46,11 @@ def adapt(encoder: VisionEncoder, lora: LoRA) -> VisionEncoder:
 
 def _adapted(encoder: nn.Module, targets: list[str]) -> list[str]:
     """Names of the linear layers that ``targets`` fit; of all of them without targets."""
-    attention = {name for name, module in encoder.named_modules() if isinstance(module, nn.MultiheadAttention)}
-    linear = [  # torch's own attention reads its projection's weight past the layer, so an adapter there would be deaf
+    reading_past = {name for name, module in encoder.named_modules() if isinstance(module, READING_PAST)}
+    linear = [
         name
         for name, module in encoder.named_modules()
-        if isinstance(module, nn.Linear) and name.rpartition(".")[0] not in attention
+        if isinstance(module, nn.Linear) and name.rpartition(".")[0] not in reading_past
     ]
     kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in linear))
     if not linear:
