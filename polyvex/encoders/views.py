@@ -41,7 +41,8 @@ class EncoderViews:
 
     def of(self, size: Size) -> list[View]:
         """The views of an image of ``size``: the whole image, then its tiles."""
-        whole = view_of(self.kind.content(self.options, size), self.picture)
+        # Most fill their picture, and then none is asked per image: encoders may read files to describe themselves.
+        whole = View() if self.fills else view_of(self.kind.content(self.options, size), self.picture)
         if self.tiling is None:
             return [whole]
         tiles = tiled_view(self.tiling, size, self.picture)
@@ -66,4 +67,11 @@ def alike(views: Sequence[EncoderViews]) -> bool:
         return False
     if first.tiling is not None and len(pictures) > 1 and (len(first.tiling.grids) > 1 or first.tiling.fit == "unpad"):
         return False
-    return all(one.fills for one in views) or (len(pictures) == 1 and len({one.kind for one in views}) == 1)
+    return all(one.fills for one in views) or (len(pictures) == 1 and all(_padded_alike(first, one) for one in views))
+
+
+def _padded_alike(left: EncoderViews, right: EncoderViews) -> bool:
+    """Whether two encoders pad alike: of one kind, and by options that agree on two extremes."""
+    return left.kind is right.kind and all(
+        left.kind.content(left.options, size) == right.kind.content(right.options, size) for size in EXTREMES
+    )
