@@ -24,7 +24,7 @@ from polyvex.progress import bar
 from polyvex.recipe.schema import Recipe
 
 SHARD = 256
-"""Images per shard; also what an interrupted run loses at most."""
+"""Pictures per shard, each image or each of its tiles; also about what an interrupted run loses at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +209,7 @@ def _encode_missing(
                     for image, values in _run(encoder, batch, place, recipe.cache.batch_size)
                 ]
                 progress_bar.update(len(batch))
-                if len(done) >= SHARD:
+                if sum(len(values) for _, values in done) >= SHARD:
                     flush()
         finally:
             flush()

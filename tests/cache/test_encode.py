@@ -205,6 +205,12 @@ def test_shards_hold_no_more_than_asked(fill: Fill, monkeypatch: pytest.MonkeyPa
     assert len(list(cache_folder.glob("patchify-*/*.safetensors"))) == 3  # 8 + 8 + 2
 
 
+def test_tiles_count_for_a_shard(fill: Fill, monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> None:
+    monkeypatch.setattr(encode, "SHARD", 20)
+    fill("cache.batch_size=4", "encoders.0.tiling={grids=[[2,2]]}")  # 5 pictures of each of 18 images
+    assert len(list(cache_folder.glob("patchify-*/*.safetensors"))) == 5  # 4 images each, 2 in the last
+
+
 @pytest.fixture
 def broken(samples: list[Sample]) -> dict[str, str]:
     """Two pictures that cannot be read, with the beginning of the reason."""
