@@ -41,13 +41,14 @@ def stage_cost(model: Any, stage: Stage, *, length: int, experts_per_token: int,
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     idle = sum(_idle(layer, experts_per_token) for _, layer in moe_layers(model))
     encoders = list(model.encoders.parameters())
+    seen = sum(parameter.numel() for parameter in encoders)
     active = total - idle
-    reading = active - sum(parameter.numel() for parameter in encoders)
+    reading = active - seen
     passes = 3 if any(parameter.requires_grad for parameter in encoders) else 1
     micro_batch = stage.batch_size // stage.accumulate
     memory = FLOAT32 * (total + 3 * trainable) + _activations(model, micro_batch * length)
     tokens = stage.steps * stage.batch_size * length
-    share = trainable / total
+    share = (trainable - sum(one.numel() for one in encoders if one.requires_grad)) / (total - seen)
     flops = int(tokens * (2 * reading * (2 + share) + 3 * _attention(model, length)))
     flops += stage.steps * stage.batch_size * passes * seeing
     return StageCost(

@@ -282,3 +282,16 @@ def test_a_plan_leaves_random_numbers_alone(tiny_recipe: Make, registries: Regis
     before = torch.random.get_rng_state()
     make_plan(tiny_recipe(), registries)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_an_encoder_that_learns_costs_its_own_passes_alone(tiny_recipe: Make, registries: Registries) -> None:
+    # Its weights do not work on the language model's tokens: forward and backward of its images come on top of what
+    # the same stage costs with all encoders frozen.
+    def flops(**encoder: Any) -> int:
+        encoders = [{"use": "patchify", "image_size": 32, "patch_size": 16, "dim": 8, **encoder}]
+        trains = ["connector", *(["encoders"] if encoder else [])]
+        stage = {"name": "tune", "trains": trains, "steps": 3, "batch_size": 4}
+        return make_plan(tiny_recipe(moe=None, stages=[stage], encoders=encoders), registries).stages[0].flops
+
+    own = 2 * 4 * 8 * 3 * 16**2  # 4 patches through a linear map
+    assert flops(tune="trainable") - flops() == pytest.approx(3 * 4 * 3 * own, abs=2)
