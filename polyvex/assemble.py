@@ -125,7 +125,8 @@ def build_model(
             recipe, registries, text_config=lm.config.to_dict(), image_token_id=processor.image_token_id
         )
         config.encoders_included = encoders
-        own, reports = build_encoders(config, registries, pretrained=True)
+        with torch.random.fork_rng(devices=[]):  # or the connector would start elsewhere where an encoder learns
+            own, reports = build_encoders(config, registries, pretrained=True)
         model = PolyvexForConditionalGeneration(config, lm=lm, encoders=own, registries=registries)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
