@@ -81,7 +81,9 @@ def hf_case(folder: Path) -> Case:
     torch.manual_seed(0)
     place = folder / "clip"
     transformers.CLIPVisionModel(transformers.CLIPVisionConfig()).save_pretrained(place)
-    processor: Any = transformers.CLIPImageProcessor()
+    processor: Any = (
+        transformers.CLIPImageProcessorPil()
+    )  # Pillow resizes, as in polyvex; the other backend differs by a grey level
     processor.save_pretrained(place)
     network: Any = transformers.CLIPVisionModel.from_pretrained(place).eval()
     return Case(
