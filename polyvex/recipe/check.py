@@ -121,6 +121,10 @@ def _tuning(recipe: Recipe) -> list[str]:
             problems.append(
                 f"{where}: lora has no effect with tune = '{table.tune}'. Set tune = 'lora', or take it out"
             )
+        if table.tune != "frozen" and table.precision == "float16":
+            problems.append(
+                f"{where}: learns in float16, whose small gradients vanish. Set precision = 'bfloat16' or 'float32'"
+            )
         if table.tune != "frozen" and not patterns and not trained & {"encoders", f"encoders.{name}"}:
             problems.append(
                 f"{where}: tune is '{table.tune}', but no stage trains encoders, or encoders.{name}. Add it to a "

@@ -13,7 +13,7 @@ from polyvex.hooks.manager import Registries
 from polyvex.recipe.schema import Recipe
 from polyvex.training.prepare import Prepared
 
-LIBRARIES = ("polyvex", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "pillow")
+LIBRARIES = ("polyvex", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "pillow")
 
 
 def make_lock(recipe: Recipe, registries: Registries, data: Prepared) -> dict[str, Any]:

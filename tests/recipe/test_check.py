@@ -52,6 +52,11 @@ PARTS = "connector, encoders, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, l
             "stage's trains, or leave the encoder frozen",
         ),
         (
+            ["encoders.0.tune=trainable", "encoders.0.precision=float16", 'stages.0.trains=["encoders"]'],
+            "[[encoders]] patchify: learns in float16, whose small gradients vanish. Set precision = 'bfloat16' or "
+            "'float32'",
+        ),
+        (
             ["encoders.0.lora.rank=4"],
             "[[encoders]] patchify: lora has no effect with tune = 'frozen'. Set tune = 'lora', or take it out",
         ),
