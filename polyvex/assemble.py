@@ -1,7 +1,7 @@
 """From a recipe to a model and its processor."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,9 @@ from polyvex.data.prompt import IMAGE
 from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import RecipeError
 from polyvex.hooks.manager import Registries, load_registries
-from polyvex.recipe.check import recipe_layouts
+from polyvex.recipe.check import about, recipe_layouts
 from polyvex.recipe.model import encoder_names
-from polyvex.recipe.schema import Recipe
+from polyvex.recipe.schema import Recipe, placed
 
 if TYPE_CHECKING:
     from polyvex.model import PolyvexConfig, PolyvexForConditionalGeneration, PolyvexProcessor
@@ -28,7 +28,14 @@ class Built:
     weights: dict[str, WeightsReport]
 
 
-def make_config(recipe: Recipe, registries: Registries, *, text_config: Any, image_token_id: int) -> "PolyvexConfig":
+def make_config(
+    recipe: Recipe,
+    registries: Registries,
+    *,
+    text_config: Any,
+    image_token_id: int,
+    separator_ids: list[int] | None = None,
+) -> "PolyvexConfig":
     """The model's configuration: the recipe's tables with every default written out. The model is dense at first."""
     from polyvex.model import PolyvexConfig
 
@@ -41,6 +48,7 @@ def make_config(recipe: Recipe, registries: Registries, *, text_config: Any, ima
         moe=None,
         loss=recipe.loss.model_dump(),
         plugins=plugin_origins(recipe, registries),
+        separator_ids=separator_ids or None,
         image_token_id=image_token_id,
     )
 
@@ -69,12 +77,16 @@ def make_processor(recipe: Recipe, registries: Registries, texts: Iterable[str])
     component = registries.language_models[recipe.lm.use](recipe.lm)
     tokenizer = component.tokenizer(texts)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
-    layouts = recipe_layouts(recipe, registries, dim=component.config().get_text_config().hidden_size)
+    separator = tokenizer.encode(recipe.fusion.separator_text, add_special_tokens=False)
+    width = component.config().get_text_config().hidden_size
+    layouts = recipe_layouts(recipe, registries, width, separator_ids=separator)
     return PolyvexProcessor(
         tokenizer,
         encoders=encoder_tables(recipe),
-        template=recipe.prompt.template,
+        template=placed(recipe.prompt.template, recipe.prompt.image_place),
         runs=stored_runs(layouts),
+        arrangement=asdict(layouts.arrangement),
+        separator_ids=separator,
         plugins=plugin_origins(recipe, registries),
         registries=registries,
     )
@@ -121,8 +133,13 @@ def build_model(
         torch.manual_seed(recipe.seed)
         text_config = component.config()
         lm = component.load(text_config)
+        use_attention(lm, recipe)
         config = make_config(
-            recipe, registries, text_config=lm.config.to_dict(), image_token_id=processor.image_token_id
+            recipe,
+            registries,
+            text_config=lm.config.to_dict(),
+            image_token_id=processor.image_token_id,
+            separator_ids=processor.separator_ids,
         )
         config.encoders_included = encoders
         with torch.random.fork_rng(devices=[]):  # or the connector would start elsewhere where an encoder learns
@@ -133,6 +150,13 @@ def build_model(
     if processor.image_token_id < model.lm.config.vocab_size:
         model.generation_config.suppress_tokens = [processor.image_token_id]  # a placeholder is never an answer
     return model, reports
+
+
+def use_attention(lm: Any, recipe: Recipe) -> None:
+    """Let a language model use the attention implementation that the recipe names."""
+    from polyvex.model.attention import NAMES
+
+    lm.set_attn_implementation(NAMES[recipe.lm.attention])
 
 
 def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditionalGeneration":
@@ -149,7 +173,13 @@ def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditiona
     from polyvex.model.components import build_encoders
 
     text_config = registries.language_models[recipe.lm.use](recipe.lm).config()
-    config = make_config(recipe, registries, text_config=text_config.to_dict(), image_token_id=-1)
+    config = make_config(
+        recipe,
+        registries,
+        text_config=text_config.to_dict(),
+        image_token_id=-1,
+        separator_ids=about(recipe.fusion),
+    )
     config.encoders_included = False
     with torch.random.fork_rng(devices=[]):
         with torch.device("meta"):

@@ -1,7 +1,7 @@
 """How many visual tokens an image gives, and where each comes from: known from its size before anything runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -60,12 +60,36 @@ def grid_coords(rows: int, cols: int, *, newline: bool) -> Int[Tensor, "tokens 2
     return torch.stack(grid, dim=-1).reshape(-1, 2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arrangement:
+    """How the runs of an image come together: one behind the other, or the tokens of each place side by side.
+
+    ``separator`` is the number of tokens between two runs.
+    """
+
+    interleaved: bool = False
+    separator: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Arranged:
+    """The tokens of an image as the language model reads them.
+
+    ``order`` says where each of them is among the tokens of all runs, one behind the other, and the separators behind
+    these; None where they are in this order already.
+    """
+
+    layout: VisualLayout
+    order: Int[Tensor, " tokens"] | None
+
+
 class ImageLayouts:
     """The layouts of images of all sizes, for one recipe."""
 
-    def __init__(self, runs: Sequence[RunViews]):
+    def __init__(self, runs: Sequence[RunViews], arrangement: Arrangement = Arrangement()):
         self.runs = list(runs)
-        self._known: dict[Size, VisualLayout] = {}
+        self.arrangement = arrangement
+        self._known: dict[Size, Arranged] = {}
 
     @cached_property
     def fixed(self) -> bool:
@@ -78,7 +102,7 @@ class ImageLayouts:
         return all(run.views.tiling is None for run in self.runs)
 
     @cached_property
-    def _fixed_layout(self) -> VisualLayout:
+    def _fixed_arranged(self) -> Arranged:
         return self._make((1, 1))
 
     def of(self, size: Size | None = None) -> VisualLayout:
@@ -90,8 +114,12 @@ class ImageLayouts:
         Raises:
             ContractError: if the size is needed and missing.
         """
+        return self.arranged(size).layout
+
+    def arranged(self, size: Size | None = None) -> Arranged:
+        """As :meth:`of`, with the order of the tokens."""
         if self.fixed:
-            return self._fixed_layout
+            return self._fixed_arranged
         if size is None:
             raise ContractError(
                 "this model's visual tokens depend on the image's size (an encoder has tiles or drops padding). Pass "
@@ -106,21 +134,51 @@ class ImageLayouts:
     def of_all(self, sizes: Sequence[Size] | None) -> Layouts:
         """The layout that all images share, or one for each of ``sizes``."""
         if self.fixed:
-            return self._fixed_layout
+            return self._fixed_arranged.layout
         return [self.of(size) for size in sizes or ()]
 
     def tokens(self, size: Size | None = None) -> int:
-        """Visual tokens of an image of ``size``."""
+        """Visual tokens of an image of ``size``, separators among them."""
         return self.of(size).tokens
 
     def widest(self) -> VisualLayout:
         """A layout that has every view and column that any image has: what tables of learned columns are made for."""
         if self.fixed:
-            return self._fixed_layout
+            return self._fixed_arranged.layout
         return VisualLayout.joined([layout for run in self.runs for layout in _widest(run)])
 
-    def _make(self, size: Size) -> VisualLayout:
-        return VisualLayout.joined([run.layout(size) for run in self.runs])
+    def _make(self, size: Size) -> Arranged:
+        parts = [run.layout(size) for run in self.runs]
+        if self.arrangement.interleaved:
+            return _interleaved(parts)
+        if not self.arrangement.separator or len(parts) == 1:
+            return Arranged(layout=VisualLayout.joined(parts), order=None)
+        return _separated(parts, self.arrangement.separator)
+
+
+def _interleaved(parts: Sequence[VisualLayout]) -> Arranged:
+    """Tokens of one place side by side, by view, row and column; the tokens that end a row stay behind it."""
+    joined = VisualLayout.joined(parts)
+    column = joined.coords[:, 1].masked_fill(joined.coords[:, 1] == TEXT, int(joined.coords[:, 1].max()) + 1)
+    order = torch.arange(joined.tokens)
+    for key in (joined.source, column, joined.coords[:, 0], joined.view):  # stable, so the last one counts most
+        order = order[key[order].argsort(stable=True)]
+    layout = joined.pick(order)
+    return Arranged(layout=replace(layout, run=torch.zeros_like(layout.run)), order=order)
+
+
+def _separated(parts: Sequence[VisualLayout], separator: int) -> Arranged:
+    """Runs one behind the other, with ``separator`` tokens between each two."""
+    layouts, order, start = [], [], 0
+    behind = sum(part.tokens for part in parts)
+    for index, part in enumerate(parts):
+        if index:
+            layouts.append(VisualLayout.separator(separator))
+            order.append(behind + (index - 1) * separator + torch.arange(separator))
+        layouts.append(part)
+        order.append(start + torch.arange(part.tokens))
+        start += part.tokens
+    return Arranged(layout=VisualLayout.joined(layouts), order=torch.cat(order))
 
 
 def _widest(run: RunViews) -> list[VisualLayout]:
@@ -140,8 +198,13 @@ Built = tuple[type[VisionEncoder], Any]
 """An encoder's class, and its table with the keys that every encoder has."""
 
 
-def image_layouts(encoders: Sequence[Built], fusion: tuple[type[Fusion], Any], *, dim: int) -> ImageLayouts:
+def image_layouts(
+    encoders: Sequence[Built], fusion: tuple[type[Fusion], Any], *, dim: int, separator: int = 0
+) -> ImageLayouts:
     """The layouts that encoders and a fusion give together, for a language model of width ``dim``.
+
+    Args:
+        separator: tokens between two runs.
 
     Raises:
         ValueError: if the encoders cannot be fused with these options, or tiles do not go with them. Says a way out.
@@ -153,13 +216,15 @@ def image_layouts(encoders: Sequence[Built], fusion: tuple[type[Fusion], Any], *
     for index, ((one, table), shape) in enumerate(zip(encoders, tiles if kind.separate else shapes, strict=True)):
         _check_tiling(index, one, table, shape)
     if kind.separate:
-        return ImageLayouts([RunViews(source=index, tile=tile, views=views[index]) for index, tile in enumerate(tiles)])
+        runs = [RunViews(source=index, tile=tile, views=views[index]) for index, tile in enumerate(tiles)]
+        return ImageLayouts(runs, Arrangement(interleaved=kind.interleaves, separator=separator))
     if not alike(views):
         raise ValueError(
             f"the fusion '{options.use}' merges encoders, so they must see each image in the same pieces. Give all of "
             f"them the same tiling (AnyRes also the same image_size), or none, and keep padding if one has it"
         )
-    return ImageLayouts([RunViews(source=index, tile=tile, views=views[0]) for index, tile in enumerate(tiles)])
+    runs = [RunViews(source=index, tile=tile, views=views[0]) for index, tile in enumerate(tiles)]
+    return ImageLayouts(runs, Arrangement(separator=separator))
 
 
 def _check_tiling(index: int, kind: type[VisionEncoder], table: Any, tile: TokenShape) -> None:

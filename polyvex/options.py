@@ -14,6 +14,10 @@ LocalPath = Annotated[str, IsPath()]
 """Type of an option that names a file or folder, relative to where the command runs. A run keeps it absolute."""
 
 
+class IsPerEncoder:
+    """Mark of an option whose list has one value for each encoder, in order."""
+
+
 class Options(BaseModel):
     """Options of one component: the keys that a recipe table may have beside ``use``.
 
@@ -36,14 +40,23 @@ class Options(BaseModel):
     @classmethod
     def path_options(cls) -> list[str]:
         """Names of the options that are a :data:`LocalPath`."""
-        return [
-            name for name, field in cls.model_fields.items() if any(isinstance(mark, IsPath) for mark in field.metadata)
-        ]
+        return _marked(cls, IsPath)
+
+    @classmethod
+    def per_encoder_options(cls) -> list[str]:
+        """Names of the options that may be a list with one value for each encoder; they go with it in another order."""
+        return _marked(cls, IsPerEncoder)
 
     def located(self) -> Self:
         """The same options with every :data:`LocalPath` made absolute, so that they hold from anywhere."""
         given = {name: getattr(self, name) for name in self.path_options()}
         return self.model_copy(update={name: absolute(value) for name, value in given.items() if value})
+
+
+def _marked(options: type[Options], mark: type) -> list[str]:
+    """Names of the options whose annotation carries a mark."""
+    fields = options.model_fields.items()
+    return [name for name, field in fields if any(isinstance(one, mark) for one in field.metadata)]
 
 
 def absolute(path: str) -> str:

@@ -1,7 +1,5 @@
 """The splice: visual tokens into the text sequence, counted before they are merged."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -11,7 +9,10 @@ from polyvex.tokens import TEXT, Layouts, LMInputs, SequenceLayout, VisualLayout
 
 
 def lay_out(
-    placeholders: Bool[Tensor, "batch seq"], valid: Bool[Tensor, "batch seq"], layouts: Layouts
+    placeholders: Bool[Tensor, "batch seq"],
+    valid: Bool[Tensor, "batch seq"],
+    layouts: Layouts,
+    documents: Int[Tensor, "batch seq"] | None = None,
 ) -> SequenceLayout:
     """Say what sits at each place of a sequence, from its placeholders.
 
@@ -20,6 +21,7 @@ def lay_out(
         valid: false on padding.
         layouts: of each image, row after row; or one that all images share, and then their number follows from the
             placeholders.
+        documents: number of the packed text that each place belongs to; each row is one text if not given.
 
     Raises:
         ContractError: if the placeholders of a row are not those of whole images.
@@ -27,20 +29,19 @@ def lay_out(
     images = torch.tensor(images_of_rows(placeholders.sum(dim=1).tolist(), layouts), device=placeholders.device)
     order = (placeholders.flatten().long().cumsum(dim=0) - 1).clamp(min=0).view_as(placeholders)
     if isinstance(layouts, VisualLayout):
-        flat, place = layouts, order % layouts.tokens
-        number = order // layouts.tokens
+        number, place = order // layouts.tokens, order % layouts.tokens
     else:
-        flat = VisualLayout.joined([_nowhere(), *layouts])
-        place = (order + 1).clamp(max=flat.tokens - 1)
-        number = _numbers(layouts).to(placeholders.device)[place]
+        counts = torch.tensor([layout.tokens for layout in layouts] or [1], device=placeholders.device)
+        number = torch.arange(len(counts), device=placeholders.device).repeat_interleave(counts)[order]
+        place = order - (counts.cumsum(dim=0) - counts)[number]
     before = images.cumsum(dim=0) - images
-    source, view, coords = (part.to(placeholders.device)[place] for part in (flat.source, flat.view, flat.coords))
     return SequenceLayout(
         image=torch.where(placeholders, number - before[:, None], TEXT),
-        source=torch.where(placeholders, source, TEXT),
-        view=torch.where(placeholders, view, TEXT),
-        coords=torch.where(placeholders[..., None], coords, TEXT),
+        number=torch.where(placeholders, number, TEXT),
+        place=torch.where(placeholders, place, TEXT),
         valid=valid,
+        document=torch.zeros_like(order) if documents is None else documents,
+        layouts=layouts,
     )
 
 
@@ -78,17 +79,6 @@ def images_of_rows(counts: list[int], layouts: Layouts) -> list[int]:
     return images
 
 
-def _nowhere() -> VisualLayout:
-    """One place that no image has, so that a batch without images can be looked up too."""
-    return VisualLayout.on(torch.full((1, 2), TEXT), source=TEXT, view=TEXT)
-
-
-def _numbers(layouts: Sequence[VisualLayout]) -> Int[Tensor, " places"]:
-    """Number of the image of each token, behind the place that no image has."""
-    counts = torch.tensor([1, *(layout.tokens for layout in layouts)])
-    return (torch.arange(len(counts)) - 1).repeat_interleave(counts)
-
-
 def splice(
     text: Float[Tensor, "batch seq dim"],
     placeholders: Bool[Tensor, "batch seq"],
@@ -124,7 +114,8 @@ def inputs_of(
     valid: Bool[Tensor, "batch seq"],
     visual: VisualSequence | None,
     layouts: Layouts,
+    documents: Int[Tensor, "batch seq"] | None = None,
 ) -> LMInputs:
     """Splice and lay out in one step: what the language model reads, and what sits where."""
     embeds = splice(text, placeholders, visual.values if visual is not None else None)
-    return LMInputs(embeds=embeds, layout=lay_out(placeholders, valid, layouts))
+    return LMInputs(embeds=embeds, layout=lay_out(placeholders, valid, layouts, documents))

@@ -6,6 +6,7 @@ the language model's axes, ``dim`` is a width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int, Real
@@ -14,7 +15,7 @@ from torch import Tensor
 from polyvex.errors import ContractError
 
 TEXT = -1
-"""The image, source, row and column of a place that holds no visual token."""
+"""The image, run, source, row and column of a place that holds no visual token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +56,15 @@ class TokenShape:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VisualLayout:
-    """Where each visual token of one image comes from.
+    """Where each token of one image comes from, in the order in which the language model reads them.
 
-    ``source`` is the index of its encoder in the order of the recipe, ``view`` counts that encoder's views of the
-    image (the whole image, then its tiles put together), ``coords`` is its row and column there: -1 without a grid,
-    and the column alone is -1 for the token that ends a row.
+    ``run`` counts the runs that come out of the fusion (one per encoder for most), ``source`` is the index of the
+    encoder in the order of the recipe, ``view`` counts that encoder's views of the image (the whole image, then its
+    tiles put together), ``coords`` is the row and column there: -1 without a grid, and the column alone is -1 for the
+    token that ends a row. A token that separates two runs is -1 throughout.
     """
 
+    run: Int[Tensor, " tokens"]
     source: Int[Tensor, " tokens"]
     view: Int[Tensor, " tokens"]
     coords: Int[Tensor, "tokens 2"]
@@ -72,23 +75,42 @@ class VisualLayout:
         return cls.joined([cls.on(shape.coords(), source=index) for index, shape in enumerate(shapes)])
 
     @classmethod
-    def on(cls, coords: Int[Tensor, "tokens 2"], *, source: int, view: int = 0) -> "VisualLayout":
-        """The tokens of one view of one encoder."""
+    def on(
+        cls, coords: Int[Tensor, "tokens 2"], *, source: int, view: int = 0, run: int | None = None
+    ) -> "VisualLayout":
+        """The tokens of one view of one encoder; its run has the encoder's index unless told otherwise."""
         tokens = len(coords)
-        return cls(source=torch.full((tokens,), source), view=torch.full((tokens,), view), coords=coords)
+        return cls(
+            run=torch.full((tokens,), source if run is None else run),
+            source=torch.full((tokens,), source),
+            view=torch.full((tokens,), view),
+            coords=coords,
+        )
+
+    @classmethod
+    def separator(cls, tokens: int) -> "VisualLayout":
+        """Tokens between two runs."""
+        return cls.on(torch.full((tokens, 2), TEXT), source=TEXT, view=TEXT)
 
     @classmethod
     def joined(cls, layouts: Sequence["VisualLayout"]) -> "VisualLayout":
         """Several layouts, one behind the other."""
         return cls(
+            run=torch.cat([layout.run for layout in layouts]),
             source=torch.cat([layout.source for layout in layouts]),
             view=torch.cat([layout.view for layout in layouts]),
             coords=torch.cat([layout.coords for layout in layouts]),
         )
 
+    def pick(self, index: Tensor) -> "VisualLayout":
+        """Some of the tokens, by number or mask, in that order."""
+        return VisualLayout(
+            run=self.run[index], source=self.source[index], view=self.view[index], coords=self.coords[index]
+        )
+
     @property
     def tokens(self) -> int:
-        """Number of visual tokens."""
+        """Number of tokens, separators among them."""
         return self.source.shape[0]
 
 
@@ -132,18 +154,58 @@ class VisualSequence:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SequenceLayout:
-    """What sits at each place of the language model's input.
+    """What sits at each place of the language model's input. Made once, at the splice.
 
-    ``image`` counts the images of a row from 0, ``source``, ``view`` and ``coords`` are as in :class:`VisualLayout`;
-    all are -1 on text. ``valid`` is false on padding. Made once, at the splice; position schemes, masks and routing
-    statistics read it.
+    ``image`` counts the images of a row from 0, ``number`` those of the whole batch, ``place`` the tokens of an image;
+    all are -1 on text. ``layouts`` are those of the images. ``valid`` is false on padding. ``document`` counts the
+    texts that are packed into one row; all are 0 where each row is one text.
     """
 
     image: Int[Tensor, "batch seq"]
-    source: Int[Tensor, "batch seq"]
-    view: Int[Tensor, "batch seq"]
-    coords: Int[Tensor, "batch seq 2"]
+    number: Int[Tensor, "batch seq"]
+    place: Int[Tensor, "batch seq"]
     valid: Bool[Tensor, "batch seq"]
+    document: Int[Tensor, "batch seq"]
+    layouts: Layouts
+
+    @cached_property
+    def run(self) -> Int[Tensor, "batch seq"]:
+        """As :attr:`VisualLayout.run`; -1 on text."""
+        return self._look_up(self._flat.run)
+
+    @cached_property
+    def source(self) -> Int[Tensor, "batch seq"]:
+        """As :attr:`VisualLayout.source`; -1 on text."""
+        return self._look_up(self._flat.source)
+
+    @cached_property
+    def view(self) -> Int[Tensor, "batch seq"]:
+        """As :attr:`VisualLayout.view`; -1 on text."""
+        return self._look_up(self._flat.view)
+
+    @cached_property
+    def coords(self) -> Int[Tensor, "batch seq 2"]:
+        """As :attr:`VisualLayout.coords`; -1 on text."""
+        return self._look_up(self._flat.coords)
+
+    @cached_property
+    def flat(self) -> Int[Tensor, "batch seq"]:
+        """Where a token is in the layouts of all images, one behind the other; 0 on text."""
+        if isinstance(self.layouts, VisualLayout):
+            return self.place.clamp(min=0)
+        starts = torch.tensor([0, *(layout.tokens for layout in self.layouts)], device=self.place.device).cumsum(dim=0)
+        return (starts[self.number.clamp(min=0)] + self.place).clamp(min=0)
+
+    @cached_property
+    def _flat(self) -> VisualLayout:
+        if isinstance(self.layouts, VisualLayout):
+            return self.layouts
+        return VisualLayout.joined(self.layouts or [VisualLayout.separator(1)])
+
+    def _look_up(self, values: Int[Tensor, "tokens *more"]) -> Int[Tensor, "batch seq *more"]:
+        found = values.to(self.place.device)[self.flat]
+        text = self.place == TEXT
+        return found.masked_fill(text.reshape(*text.shape, *[1] * (found.ndim - 2)), TEXT)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,7 +218,7 @@ class LMInputs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Positions:
-    """Position ids for the language model, which may repeat, and where decoding goes on."""
+    """Position ids, which may repeat or have a fraction (float32), and where decoding goes on."""
 
     ids: Real[Tensor, "batch seq"]
-    next_id: Real[Tensor, " batch"]
+    next_id: Int[Tensor, " batch"]

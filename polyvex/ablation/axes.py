@@ -7,10 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polyvex.errors import RecipeError
+from polyvex.recipe.model import FusionKeys, LMKeys
 from polyvex.recipe.overrides import assign
 
 SHORT = {"positions": "positions", "fusion": "fusion", "lm": "lm"}
 """Axes that name a whole component: its table is replaced by the one of that name, with default options."""
+
+
+KEPT = {"fusion": tuple(FusionKeys.model_fields), "lm": tuple(LMKeys.model_fields)}
+"""Keys of such a table that are not the component's own, and stay."""
 
 
 def parse_axis(text: str) -> tuple[str, list[Any] | str]:
@@ -73,16 +78,10 @@ def apply(raw: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
     data = copy.deepcopy(dict(raw))
     for name, value in cell.items():
         if name == "order":
-            before = [table["name"] for table in data["encoders"]]
-            places = [before.index(encoder) for encoder in value]
-            data["encoders"] = [data["encoders"][place] for place in places]
-            # Options that have one value per encoder go with their encoder, or orders would differ in more than order.
-            for key, option in data["fusion"].items():
-                if isinstance(option, list) and len(option) == len(before):
-                    data["fusion"][key] = [option[place] for place in places]
+            data["order"] = list(value)  # options that have one value per encoder go with it, as for every recipe
         elif name in SHORT and isinstance(value, str):
             if data[name].get("use") != value:
-                data[name] = {"use": value}
+                data[name] = {"use": value, **{key: data[name][key] for key in KEPT.get(name, ()) if key in data[name]}}
         elif problem := assign(data, name.split("."), value):
             raise RecipeError([f"axis {name}: {problem}"], source="ablate")
     return data

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset as TorchDataset
 from polyvex.data.base import Sample
 from polyvex.data.prompt import IGNORED, CountTokens, PromptEncoder
 from polyvex.errors import DataError
+from polyvex.tokens import TEXT
 
 ReadImages = Callable[[Sequence[str]], dict[str, Any]]
 """From paths to a batch's entries for these images: ``encoder_tokens``, and whatever else the model needs of them."""
@@ -67,25 +68,57 @@ class ExampleDataset(TorchDataset[Example]):
 
 @dataclass(frozen=True, kw_only=True)
 class Collator:
-    """Pads examples on the right and reads their images. Works on ``multiple``s, for aligned kernels."""
+    """Pads examples on the right and reads their images. Works on ``multiple``s, for aligned kernels.
+
+    With ``pack``, short examples share rows as long as the longest one, so that less is padding. Nothing else changes:
+    the model keeps them apart (``documents``), and each counts as it would in a row of its own.
+    """
 
     pad: int
     read_images: ReadImages
     multiple: int = 8
+    pack: bool = False
 
     def __call__(self, examples: list[Example]) -> dict[str, Any]:
-        """A batch: ``input_ids``, ``attention_mask``, ``labels`` [batch seq], and what images need if there are any."""
+        """A batch: ``input_ids``, ``attention_mask``, ``labels`` [batch seq], and what images need if there are any.
+
+        With ``pack`` also ``documents``, the number of the example within its row.
+        """
         longest = max(len(example.ids) for example in examples)
+        rows = packed(examples, longest) if self.pack else [[example] for example in examples]
         longest += -longest % self.multiple
         batch: dict[str, Any] = {
-            "input_ids": _padded([example.ids for example in examples], longest, self.pad),
-            "attention_mask": _padded([[1] * len(example.ids) for example in examples], longest, 0),
-            "labels": _padded([example.labels for example in examples], longest, IGNORED),
+            "input_ids": _padded([[one for example in row for one in example.ids] for row in rows], longest, self.pad),
+            "attention_mask": _padded([[1] * sum(len(example.ids) for example in row) for row in rows], longest, 0),
+            "labels": _padded([_labels(row) for row in rows], longest, IGNORED),
         }
-        paths = [path for example in examples for path in example.images]
+        if self.pack:
+            numbers = [[n for n, example in enumerate(row) for _ in example.ids] for row in rows]
+            batch["documents"] = _padded(numbers, longest, TEXT)
+        paths = [path for row in rows for example in row for path in example.images]
         if paths:
             batch.update(self.read_images(paths))
         return batch
+
+
+def packed(examples: Sequence[Example], length: int) -> list[list[Example]]:
+    """Examples in as few rows of ``length`` tokens as going from the longest to the shortest gives (first fit)."""
+    rows: list[list[Example]] = []
+    room: list[int] = []
+    for example in sorted(examples, key=lambda one: len(one.ids), reverse=True):
+        fits = next((row for row, left in enumerate(room) if left >= len(example.ids)), None)
+        if fits is None:
+            rows.append([])
+            room.append(length)
+            fits = len(rows) - 1
+        rows[fits].append(example)
+        room[fits] -= len(example.ids)
+    return rows
+
+
+def _labels(row: Sequence[Example]) -> list[int]:
+    """Labels of a row; an example's first token is never the answer to the one before it."""
+    return [label for example in row for label in [IGNORED, *example.labels[1:]]]
 
 
 def _padded(rows: list[list[int]], length: int, fill: int) -> Tensor:

@@ -26,13 +26,15 @@ class Fusion(nn.Module, ABC, Generic[OptionsT]):
 
     ``Options`` is the class of its options, ``summary`` one line for listings. ``separate`` tells that each encoder's
     tokens come out as a run of their own that depends on no other encoder; then encoders may see an image in
-    different pieces, and :meth:`fuse_one` does the work. The builder passes what a recipe
+    different pieces, and :meth:`fuse_one` does the work. ``interleaves`` tells that the tokens of one place then come
+    side by side, not run after run. The builder passes what a recipe
     never writes: the shapes that the encoders emit (in recipe order) and the language model's width.
     """
 
     Options: ClassVar[type[FusionOptions]] = FusionOptions
     summary: ClassVar[str]
     separate: ClassVar[bool] = False
+    interleaves: ClassVar[bool] = False
 
     def __init__(self, options: OptionsT, *, inputs: Sequence[TokenShape], dim: int):
         super().__init__()

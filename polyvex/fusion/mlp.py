@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from polyvex.fusion.base import Fusion, FusionOptions
+from polyvex.options import IsPerEncoder
 from polyvex.tokens import Grid, TokenShape
 
 Patches = Annotated[int, Field(ge=1)]
@@ -21,7 +22,7 @@ Patches = Annotated[int, Field(ge=1)]
 class MLPFusionOptions(FusionOptions):
     """Options of the ``mlp`` fusion."""
 
-    patches_per_token: Patches | list[Patches] = Field(
+    patches_per_token: Annotated[Patches | list[Patches], IsPerEncoder()] = Field(
         default=1,
         description="How many neighbours along a row become one token; one number for all encoders or one for each.",
     )

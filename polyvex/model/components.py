@@ -12,11 +12,13 @@ from polyvex.fusion.base import Fusion
 from polyvex.hooks.manager import Registries
 from polyvex.layouts import ImageLayouts, image_layouts
 from polyvex.model.config import PolyvexConfig
+from polyvex.model.merge import MergeViews
 from polyvex.moe.routers import Router, RouterOptions
 from polyvex.moe.upcycle import MoEOptions
-from polyvex.positions.base import PositionScheme
-from polyvex.recipe.model import EncoderKeys
-from polyvex.recipe.tables import read_table
+from polyvex.positions import PositionAssigner
+from polyvex.positions.build import build_assigner
+from polyvex.recipe.model import FusionKeys
+from polyvex.recipe.tables import read_encoder, read_table
 from polyvex.tokens import TokenShape
 
 
@@ -32,8 +34,9 @@ class Components:
     shapes: list[TokenShape]
     views: dict[str, EncoderViews]
     layouts: ImageLayouts
+    merge: MergeViews
     fusion: Fusion
-    positions: PositionScheme
+    positions: PositionAssigner
     moe: MoEOptions | None
     router: tuple[type[Router], RouterOptions]
 
@@ -47,20 +50,24 @@ def read_components(config: PolyvexConfig, registries: Registries, *, dim: int) 
     tables = read_encoders(config, registries)
     kinds = [(registries.encoders[table.use], table) for table in tables]
     shapes = [kind.describe(table).shape for kind, table in kinds]
-    fusion_options = read_table(registries.fusions, config.fusion or {})
+    fusion_options = read_table(registries.fusions, config.fusion or {}, keys=FusionKeys)
     fusion_kind = registries.fusions[fusion_options.use]
-    layouts = image_layouts(kinds, (fusion_kind, fusion_options), dim=dim)
+    learned = fusion_options.separator == "learned"
+    separator = 1 if learned else len(config.separator_ids or [])
+    layouts = image_layouts(kinds, (fusion_kind, fusion_options), dim=dim, separator=separator)
     fusion = fusion_kind(fusion_options, inputs=shapes, dim=dim)
-    scheme_options = read_table(registries.position_schemes, config.positions or {})
-    scheme = registries.position_schemes[scheme_options.use](scheme_options, layout=layouts.widest(), dim=dim)
+    scheme = read_table(registries.position_schemes, config.positions or {})
+    own = {index: table.positions for index, (_, table) in enumerate(kinds) if table.positions is not None}
+    positions = build_assigner(registries.position_schemes, scheme, own, layout=layouts.widest(), dim=dim)
     moe, router = read_experts(config, registries)
     return Components(
         tables={table.name: table for _, table in kinds},
         shapes=shapes,
         views={table.name: EncoderViews(kind=kind, options=table, tiling=table.tiling) for kind, table in kinds},
         layouts=layouts,
+        merge=MergeViews(layouts, dim=dim, learned=learned),
         fusion=fusion,
-        positions=scheme,
+        positions=positions,
         moe=moe,
         router=router,
     )
@@ -102,7 +109,7 @@ def read_encoders(config: PolyvexConfig, registries: Registries) -> list[Any]:
         PluginError: if a plugin that brought one of them is not installed.
     """
     return [
-        read_table(registries.encoders, table, keys=EncoderKeys, origin=(config.plugins or {}).get(table["name"], ""))
+        read_encoder(registries, table, origin=(config.plugins or {}).get(table["name"], ""))
         for table in config.encoders or []
     ]
 

@@ -11,8 +11,9 @@ class PolyvexConfig(PreTrainedConfig):
 
     ``encoders``, ``fusion``, ``positions`` and ``moe`` are tables as in a recipe, with every default written out;
     ``moe`` is None while the language model is dense. ``plugins`` gives, for each encoder, the distribution that
-    brought it. ``loss`` weighs the auxiliary losses. ``encoders_included`` is false in checkpoints inside a run:
-    their frozen encoders' tokens come from the cache, so these are stored once, with the finished model.
+    brought it. ``loss`` weighs the auxiliary losses. ``separator_ids`` are the tokens of the text
+    between two encoders' runs, if the fusion's table asks for one. ``encoders_included`` is false in checkpoints inside
+    a run: their frozen encoders' tokens come from the cache, so these are stored once, with the finished model.
     """
 
     model_type = "polyvex"
@@ -25,6 +26,7 @@ class PolyvexConfig(PreTrainedConfig):
     moe: dict[str, Any] | None = None
     loss: dict[str, float] | None = None
     plugins: dict[str, str] | None = None
+    separator_ids: list[int] | None = None
     image_token_id: int = -1
     encoders_included: bool = True
     tie_word_embeddings: bool = False

@@ -11,15 +11,17 @@ from transformers import GenerationMixin
 from polyvex.encoders.inputs import map_inputs
 from polyvex.encoders.tiling import Size
 from polyvex.encoders.views import EncoderViews
-from polyvex.errors import ContractError
 from polyvex.layouts import ImageLayouts
 from polyvex.model.config import PolyvexConfig
-from polyvex.positions.base import PositionScheme
+from polyvex.positions import PositionAssigner
 from polyvex.sequence import images_of_rows, lay_out
 from polyvex.tokens import Layouts
 
 IMAGE_INPUTS = ("encoder_tokens", "pixel_values", "image_sizes")
 """Arguments of the forward that only the prompt needs; decoding goes on without them."""
+
+NEXT = "next_position_id"
+"""Where positions go on behind a prompt [batch], kept among generate()'s arguments until the first answer."""
 
 
 class GeneratesWithImages(GenerationMixin):
@@ -28,7 +30,7 @@ class GeneratesWithImages(GenerationMixin):
     config: PolyvexConfig
     layouts: ImageLayouts
     views_of: dict[str, EncoderViews]
-    positions: PositionScheme
+    positions: PositionAssigner
 
     def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
         """Positions of the whole prompt by the scheme; generate() then goes on from the last one."""
@@ -40,11 +42,23 @@ class GeneratesWithImages(GenerationMixin):
             self.layouts.of()  # tells that sizes are missing, if they are needed
         positions = self.positions.assign(lay_out(placeholders, valid, self.layouts_of(sizes)))
         if (positions.ids[:, -1] + 1 != positions.next_id).any():
-            raise ContractError(
-                f"{type(self.positions).__name__} lets decoding go on at {positions.next_id.tolist()}, but generate() "
-                f"goes on behind the last positions, {positions.ids[:, -1].tolist()}. Make next_id the one after"
-            )
+            # generate() goes on behind the last position, which is not the one that is free if the prompt ends with an
+            # image whose tokens share positions.
+            model_kwargs[NEXT] = positions.next_id
         return positions.ids
+
+    def _update_model_kwargs_for_generation(  # type: ignore[override]
+        self, outputs: Any, model_kwargs: dict[str, Any], is_encoder_decoder: bool = False, num_new_tokens: int = 1
+    ) -> dict[str, Any]:
+        """As transformers does it, and the first answer goes on where the position scheme says."""
+        following = model_kwargs.pop(NEXT, None)
+        parent: Any = super()
+        updated = parent._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder, num_new_tokens)
+        if following is not None:
+            ids = updated["position_ids"]
+            new = following[:, None] + torch.arange(num_new_tokens, device=following.device)
+            updated["position_ids"] = torch.cat([ids[:, :-num_new_tokens], new.to(ids.dtype)], dim=1)
+        return updated
 
     def layouts_of(self, image_sizes: Int[Tensor, "images 2"] | None) -> Layouts:
         """The layout that all images share, or one for each of ``image_sizes``."""
@@ -55,6 +69,7 @@ class GeneratesWithImages(GenerationMixin):
     ) -> dict[str, Any]:
         """As transformers does it, and images are passed on only while the prompt is read."""
         parent: Any = super()
+        kwargs.pop(NEXT, None)
         inputs = parent.prepare_inputs_for_generation(input_ids, **kwargs)
         if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
             for name in IMAGE_INPUTS:

@@ -22,10 +22,10 @@ from polyvex.encoders.tuning import may_learn
 from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import ContractError, WeightsError
 from polyvex.hooks.manager import Registries, load_registries
+from polyvex.model.attention import check_attention, packed_mask
 from polyvex.model.components import build_encoders, read_components
 from polyvex.model.config import PolyvexConfig
 from polyvex.model.generation import GeneratesWithImages, sizes_of
-from polyvex.model.merge import MergeViews
 from polyvex.model.output import PolyvexOutput
 from polyvex.moe.losses import auxiliary_losses
 from polyvex.moe.record import record_routing
@@ -35,9 +35,6 @@ from polyvex.tokens import VisualLayout, VisualSequence, VisualTokens
 
 PerEncoder = Mapping[str, Any]
 """By the encoder's name: tokens, or pixels with whatever else its transform gives."""
-
-ATTENTION = ("sdpa", "eager")
-"""Attention implementations that are proven right with positions that repeat."""
 
 
 # GenerationMixin stands here by name, since transformers looks for it among the direct bases.
@@ -58,7 +55,7 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = False  # it takes shared positions for packed sequences and cuts attention without a word
-    _supports_flex_attn = False
+    _supports_flex_attn = True
 
     def __init__(
         self,
@@ -81,7 +78,7 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
             self.encoders = nn.ModuleDict(own)
             self.fusion = components.fusion
             self.positions = components.positions
-            self.views = MergeViews(components.layouts, dim=self.lm.config.hidden_size)
+            self.views = components.merge
         self.encoder_names = list(components.tables)
         self.encoder_tables = components.tables
         self.layouts = components.layouts
@@ -106,6 +103,7 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
         pixel_values: PerEncoder | None = None,
         encoder_tokens: PerEncoder | None = None,
         image_sizes: Int[Tensor, "images 2"] | None = None,
+        documents: Int[Tensor, "batch seq"] | None = None,
         labels: Int[Tensor, "batch seq"] | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -122,12 +120,14 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
                 image without tiling is one tile.
             encoder_tokens: instead of pixels, each encoder's tokens [tiles tokens dim], as the cache keeps them.
             image_sizes: height and width of each image; needed where the tokens depend on them (``layouts.fixed``).
+            documents: number of the text that each place belongs to, where several are packed into one row; each then
+                has positions from 0 and sees nothing of the others.
             labels: [batch seq], -100 where nothing is to be learned.
 
         Raises:
             ContractError: if placeholders and visual tokens differ in number, or positions are missing.
         """
-        self._check_attention()
+        check_attention(self.lm)
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         mask = (
             attention_mask
@@ -139,12 +139,16 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
         text = self.lm.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
         visual = self.see(pixel_values, encoder_tokens, image_sizes)
         layouts = visual.layouts if visual is not None else self.layouts.of_all(None)
-        inputs = inputs_of(text, placeholders, valid, visual, layouts)
+        inputs = inputs_of(text, placeholders, valid, visual, layouts, documents)
         embeds = inputs.embeds if visual is not None else inputs.embeds + self._nothing()
         if position_ids is None:
             if past:
                 raise ContractError(f"position_ids are needed with a cache of {past} tokens; generate() passes them")
             position_ids = self.positions.assign(inputs.layout).ids
+        if documents is not None:
+            if past or mask.ndim != 2:
+                raise ContractError("documents go with a 2-D attention_mask and without a cache")
+            mask = packed_mask(self.lm, documents, valid, embeds.dtype)
         with record_routing(self.lm) as routings:
             # The mask is always passed on: without one, transformers reads repeated positions as packed sequences.
             outputs = self.lm(
@@ -166,14 +170,6 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
             aux = auxiliary_losses(routings, valid)
             self._add_losses(result, labels, aux, num_items_in_batch)
         return result
-
-    def _check_attention(self) -> None:
-        """Refuse what would read shared positions as packed sequences, however it was switched on."""
-        if (got := self.lm.config._attn_implementation) not in ATTENTION:
-            raise ContractError(
-                f"the language model's attention is '{got}', which cuts attention where positions repeat. Use one of "
-                f"{', '.join(ATTENTION)}: from_pretrained(..., attn_implementation='sdpa')"
-            )
 
     def _nothing(self) -> Tensor | float:
         """Zero, through the connector's trained weights: in a batch without images they get gradients too (of zero).
@@ -228,12 +224,14 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
         ]
         own = next(self.fusion.parameters(), self.lm.get_input_embeddings().weight)
         runs = self.fusion.runs([replace(part, values=part.values.to(own.device, own.dtype)) for part in parts])
+        ids = self.config.separator_ids
+        between = self.lm.get_input_embeddings()(torch.tensor(ids, device=own.device)) if ids else None
         if self.layouts.fixed and self.layouts.untiled:
-            embedded = self.positions.embed(torch.cat(runs, dim=1), self.layout)
+            embedded = self.positions.embed(self.views.whole(runs, between), self.layout)
             return VisualSequence(values=embedded.flatten(0, 1), layouts=self.layout)
         sizes = self._sizes(image_sizes, len(parts[0].values))
         layouts = [self.layouts.of(size) for size in sizes]
-        embedded = self.positions.embed(self.views(runs, sizes), VisualLayout.joined(layouts))
+        embedded = self.positions.embed(self.views(runs, sizes, between), VisualLayout.joined(layouts))
         return VisualSequence(values=embedded, layouts=self.layout if self.layouts.fixed else layouts)
 
     def _sizes(self, image_sizes: Tensor | None, tiles: int) -> list[Size]:

@@ -16,10 +16,9 @@ from polyvex.encoders.inputs import stack_inputs
 from polyvex.encoders.views import EncoderViews
 from polyvex.errors import ContractError
 from polyvex.hooks.manager import Registries, load_registries
-from polyvex.layouts import ImageLayouts, RunViews
+from polyvex.layouts import Arrangement, ImageLayouts, RunViews
 from polyvex.model.config import PolyvexConfig
-from polyvex.recipe.model import EncoderKeys
-from polyvex.recipe.tables import read_table
+from polyvex.recipe.tables import read_encoder
 from polyvex.tokens import Grid, TokenShape
 
 
@@ -50,6 +49,8 @@ class PolyvexProcessor(ProcessorMixin):
         runs: the runs of tokens that one tile of an image gives behind the fusion: ``source`` (index of the encoder),
             ``tokens``, and ``grid`` as [rows, columns] or None.
         plugins: distribution that brought each encoder.
+        arrangement: how runs come together, as :class:`~polyvex.layouts.Arrangement` has it.
+        separator_ids: tokens of the text between two runs, if there is one.
     """
 
     def __init__(
@@ -60,12 +61,16 @@ class PolyvexProcessor(ProcessorMixin):
         runs: Sequence[dict[str, Any]] = (),
         plugins: dict[str, str] | None = None,
         registries: Registries | None = None,
+        arrangement: dict[str, Any] | None = None,
+        separator_ids: Sequence[int] = (),
         **kwargs: Any,
     ):
         self.encoders = list(encoders)
         self.template = template
         self.runs = list(runs)
         self.plugins = plugins or {}
+        self.arrangement = arrangement or {}
+        self.separator_ids = list(separator_ids)
         super().__init__(tokenizer, chat_template=kwargs.pop("chat_template", None))
         self.image_token = IMAGE
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
@@ -76,13 +81,15 @@ class PolyvexProcessor(ProcessorMixin):
             )
         self._views = self._read_views(registries or load_registries())
         self._transforms = {name: _without_weights(views) for name, views in self._views.items()}
-        self.layouts = ImageLayouts([_run(run, list(self._views.values())) for run in self.runs])
+        self.layouts = ImageLayouts(
+            [_run(run, list(self._views.values())) for run in self.runs], Arrangement(**self.arrangement)
+        )
 
     def _read_views(self, registries: Registries) -> dict[str, EncoderViews]:
         views = {}
         for table in self.encoders:
             origin = self.plugins.get(table["name"], "")
-            options = read_table(registries.encoders, table, keys=EncoderKeys, origin=origin)
+            options = read_encoder(registries, table, origin=origin)
             kind = registries.encoders[options.use]
             views[options.name] = EncoderViews(kind=kind, options=options, tiling=options.tiling)
         return views
@@ -187,6 +194,8 @@ class PolyvexProcessor(ProcessorMixin):
             "template": self.template,
             "runs": self.runs,
             "plugins": self.plugins,
+            "arrangement": self.arrangement,
+            "separator_ids": self.separator_ids,
         }
 
     @property

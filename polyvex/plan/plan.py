@@ -17,16 +17,13 @@ from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.plan.cost import StageCost, stage_cost
 from polyvex.plan.text import plan_text
 from polyvex.plan.tokens import EncoderBudget, budgets
-from polyvex.recipe.check import recipe_layouts
+from polyvex.recipe.check import CHARACTERS_PER_TOKEN, recipe_layouts
 from polyvex.recipe.samples import read_split
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.training.rehearse import own_experts, rehearse
 
 QUESTION_ROOM = 64
 """Tokens kept free for question and answer where no data set can be read."""
-
-CHARACTERS_PER_TOKEN = 3
-"""Careful estimate for English text: usual tokenizers need a token for about four characters."""
 
 
 @dataclass(frozen=True, kw_only=True)

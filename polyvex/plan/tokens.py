@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from polyvex.encoders.base import VisionEncoder
@@ -12,10 +11,10 @@ from polyvex.encoders.tiling import Size
 from polyvex.encoders.views import EncoderViews
 from polyvex.hooks.manager import Registries
 from polyvex.layouts import ImageLayouts
+from polyvex.positions.build import build_assigner
 from polyvex.recipe.check import recipe_layouts
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import Recipe
-from polyvex.sequence import lay_out
 from polyvex.tokens import Grid, VisualLayout
 
 
@@ -129,6 +128,6 @@ def _grids(layout: VisualLayout, source: int) -> str:
 
 def _position_ids(recipe: Recipe, registries: Registries, layout: VisualLayout, widest: VisualLayout) -> Tensor:
     """Position ids of one image: asked of the scheme itself, not counted by a formula."""
-    scheme: Any = registries.position_schemes[recipe.positions.use](recipe.positions, layout=widest, dim=1)
-    places = torch.ones(1, layout.tokens, dtype=torch.bool)
-    return scheme.assign(lay_out(places, places, layout)).ids[0]
+    own = {index: table.positions for index, table in enumerate(recipe.encoders) if table.positions is not None}
+    assigner = build_assigner(registries.position_schemes, recipe.positions, own, layout=widest, dim=1).eval()
+    return assigner.of_image(layout)[0]

@@ -3,13 +3,24 @@
 from collections.abc import Mapping
 
 from polyvex.hooks import hookimpl
-from polyvex.positions.base import PositionOptions, PositionScheme
-from polyvex.positions.schemes import Sequential, ShareAll, ShareRow, ShareRowCol
+from polyvex.positions.assign import PositionAssigner
+from polyvex.positions.base import PositionOptions, PositionScheme, RunPositions
+from polyvex.positions.schemes import Sequential, ShareAll, ShareEncoder, ShareRow, ShareRowCol
+from polyvex.positions.steps import Interpolate, RandomStride, Stride
 
-__all__ = ["PositionOptions", "PositionScheme", "register_position_schemes"]
+__all__ = ["PositionAssigner", "PositionOptions", "PositionScheme", "RunPositions", "register_position_schemes"]
 
 
 @hookimpl
 def register_position_schemes() -> Mapping[str, type[PositionScheme]]:
-    """MouSi's four schemes."""
-    return {"sequential": Sequential, "share_all": ShareAll, "share_row": ShareRow, "share_row_col": ShareRowCol}
+    """MouSi's four schemes and one for all encoders together; V2PE's steps; a budget."""
+    return {
+        "sequential": Sequential,
+        "share_all": ShareAll,
+        "share_row": ShareRow,
+        "share_row_col": ShareRowCol,
+        "share_encoder": ShareEncoder,
+        "stride": Stride,
+        "random_stride": RandomStride,
+        "interpolate": Interpolate,
+    }

@@ -1,51 +1,76 @@
-"""What a position scheme is: the layout of a sequence to position ids."""
+"""What a position scheme is: the tokens of one run to positions, counted from the start of the run."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Generic
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
+from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from polyvex.options import Options
-from polyvex.tokens import TEXT, Positions, SequenceLayout, VisualLayout
+from polyvex.tokens import VisualLayout
+
+Base = Literal["sequential", "common"]
+"""Where a run starts: at the next free position, or at the first of its image, as the other encoders' runs do."""
 
 
 class PositionOptions(Options):
-    """Options that every position scheme may extend. It has none of its own."""
+    """Options that every position scheme has, and may extend."""
+
+    base: Base = Field(
+        default="sequential",
+        description="sequential: a run starts at the next free position. common: all start at the image's first.",
+    )
 
 
 OptionsT = TypeVar("OptionsT", bound=PositionOptions, default=Any)
 """The class of a component's own options: ``class Mine(PositionScheme[MyOptions])``."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunPositions:
+    """Positions of the tokens of one run, counted from its start, and how many positions it takes up.
+
+    ``offsets`` are at least 0 and may repeat, go back, or have a fraction; ``extent`` is above the greatest of them.
+    """
+
+    offsets: Real[Tensor, " tokens"]
+    extent: float
+
+
 class PositionScheme(nn.Module, ABC, Generic[OptionsT]):
     """Base of all position schemes. Subclasses are final.
 
-    A scheme of this family answers one question in :meth:`opens`: does this visual token open a new position, or
-    share that of its left neighbour? Text always opens one. Ids are then a running count, so text after an image
-    goes on right behind it, and padding on either side changes nothing.
+    A scheme answers for one run of one image; :class:`PositionAssigner` places runs, images and text one behind the
+    other. ``needs_grid`` tells that it says nothing about tokens without a grid, so that a recipe whose runs have none
+    is refused.
     """
 
     Options: ClassVar[type[PositionOptions]] = PositionOptions
     summary: ClassVar[str]
+    needs_grid: ClassVar[bool] = False
 
     def __init__(self, options: OptionsT, *, layout: VisualLayout, dim: int):
-        """``layout`` has every view and column that an image can have; ``dim`` is the language model's width."""
+        """``layout`` has every run, view and column that an image can have; ``dim`` is the language model's width."""
         super().__init__()
         self.options = options
 
-    @abstractmethod
-    def opens(self, layout: SequenceLayout) -> Bool[Tensor, "batch seq"]:
-        """Where a new position opens. Only the answers on visual tokens count."""
+    @property
+    def varies(self) -> bool:
+        """Whether :meth:`within` may answer differently the next time, as in training with random steps."""
+        return False
 
-    def assign(self, layout: SequenceLayout) -> Positions:
-        """Give each place its position id (0 on padding), and tell where decoding goes on."""
-        opens = (self.opens(layout) | (layout.image == TEXT)) & layout.valid
-        count = opens.long().cumsum(dim=1)
-        ids = (count - 1).clamp(min=0).masked_fill(~layout.valid, 0)
-        return Positions(ids=ids, next_id=count[:, -1])
+    @abstractmethod
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        """Give the tokens of one run their positions, counted from the run's start.
+
+        Args:
+            run: the layout of the run's tokens, in the order in which the language model reads them.
+            image: the layout of the whole image, for schemes that share something out among its runs.
+        """
 
     def embed(
         self, values: Float[Tensor, "*images tokens dim"], layout: VisualLayout
@@ -59,7 +84,13 @@ class PositionScheme(nn.Module, ABC, Generic[OptionsT]):
         return values
 
 
-def changes(values: torch.Tensor) -> Bool[Tensor, "batch seq"]:
-    """Where a value along the sequence differs from its left neighbour; true at the start."""
-    first = torch.ones_like(values[:, :1], dtype=torch.bool)
-    return torch.cat([first, values[:, 1:] != values[:, :-1]], dim=1)
+def changes(*values: Real[Tensor, "*batch tokens"]) -> Bool[Tensor, "*batch tokens"]:
+    """Where any of some values differs from its left neighbour; true at the start."""
+    different = torch.stack([one[..., 1:] != one[..., :-1] for one in values]).any(dim=0)
+    return torch.cat([torch.ones_like(values[0][..., :1], dtype=torch.bool), different], dim=-1)
+
+
+def counted(opens: Bool[Tensor, " tokens"]) -> RunPositions:
+    """Positions that go on by one wherever ``opens`` is true; the first token opens the first."""
+    offsets = opens.long().cumsum(dim=0) - 1
+    return RunPositions(offsets=offsets, extent=int(offsets[-1]) + 1)

@@ -1,14 +1,26 @@
 """What a recipe's tables say together: everything that can be known before anything is built."""
 
+from typing import Any
+
 from torch import nn
 
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import unknown
 from polyvex.layouts import ImageLayouts, image_layouts
 from polyvex.moe.upcycle import chosen_layers
+from polyvex.recipe.arrangement import arrangement_problems
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import PARTS, Recipe, Stage
 from polyvex.tokens import TokenShape
+
+CHARACTERS_PER_TOKEN = 3
+"""Careful estimate for English text: usual tokenizers need a token for about four characters."""
+
+FLASH = (
+    "flash attention cuts a row into texts wherever its positions are at their least, and positions that repeat would "
+    "cut attention without a word"
+)
+"""Why flash attention cannot be used."""
 
 RESERVED = frozenset(dir(nn.ModuleDict()))
 """Names that torch itself uses where the model keeps its encoders."""
@@ -20,6 +32,8 @@ def find_problems(recipe: Recipe, registries: Registries) -> list[str]:
     if not problems:
         problems += _fusion(recipe, registries)
     problems += _names(recipe)
+    if recipe.lm.attention == "flash":
+        problems.append(f"[lm]: attention = 'flash' is refused: {FLASH}. Take sdpa, eager or flex")
     problems += _experts(recipe, registries)
     problems += _tuning(recipe)
     for index, stage in enumerate(recipe.stages):
@@ -38,14 +52,27 @@ def encoder_shapes(recipe: Recipe, registries: Registries) -> list[TokenShape]:
     return [registries.encoders[table.use].describe(table).shape for table in recipe.encoders]
 
 
-def recipe_layouts(recipe: Recipe, registries: Registries, dim: int) -> ImageLayouts:
+def recipe_layouts(
+    recipe: Recipe, registries: Registries, dim: int, *, separator_ids: list[int] | None = None
+) -> ImageLayouts:
     """The visual tokens that reach the language model, for images of any size.
+
+    Args:
+        separator_ids: tokens of the text between two runs; about as many as it will have if not given.
 
     Raises:
         ValueError: if encoders, tiles and fusion cannot go together.
     """
     encoders = [(registries.encoders[table.use], table) for table in recipe.encoders]
-    return image_layouts(encoders, (registries.fusions[recipe.fusion.use], recipe.fusion), dim=dim)
+    ids = about(recipe.fusion) if separator_ids is None else separator_ids
+    separator = 1 if recipe.fusion.separator == "learned" else len(ids)
+    fusion = (registries.fusions[recipe.fusion.use], recipe.fusion)
+    return image_layouts(encoders, fusion, dim=dim, separator=separator)
+
+
+def about(fusion: Any) -> list[int]:
+    """Stand-ins for the tokens of the text between two runs, as many as it may have: one for three characters."""
+    return [0] * -(-len(fusion.separator_text) // CHARACTERS_PER_TOKEN) if fusion.separator == "text" else []
 
 
 def _encoders(recipe: Recipe, registries: Registries) -> list[str]:
@@ -61,10 +88,10 @@ def _encoders(recipe: Recipe, registries: Registries) -> list[str]:
 def _fusion(recipe: Recipe, registries: Registries) -> list[str]:
     try:
         # The width does not matter for whether it fits, and the language model is not asked yet.
-        recipe_layouts(recipe, registries, dim=1)
+        layouts = recipe_layouts(recipe, registries, dim=1)
     except ValueError as error:
         return [f"[fusion]: {error}"]
-    return []
+    return arrangement_problems(recipe, registries, layouts)
 
 
 def _names(recipe: Recipe) -> list[str]:

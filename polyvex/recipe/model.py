@@ -34,6 +34,27 @@ class EncoderKeys(Options):
         "through adapters, and images are encoded in each step.",
     )
     lora: LoRA | None = Field(default=None, description="Adapters of tune = 'lora'.")
+    positions: Any = Field(
+        default=None, description="A position scheme for this encoder alone, as [positions]; that one if left out."
+    )
+
+
+class FusionKeys(Options):
+    """Keys that ``[fusion]`` has beside those of its fusion."""
+
+    separator: Literal["none", "learned", "text"] = Field(
+        default="none",
+        description="What stands between two encoders' runs: nothing, a learned vector, or a text.",
+    )
+    separator_text: str = Field(default="", description="The text between two runs, with separator = 'text'.")
+
+
+class LMKeys(Options):
+    """Keys that ``[lm]`` has beside those of its language model."""
+
+    attention: Literal["sdpa", "eager", "flex", "flash"] = Field(
+        default="sdpa", description="Attention implementation. flash is refused: it misreads positions that repeat."
+    )
 
 
 class DataKeys(Options):
@@ -52,33 +73,47 @@ class DataKeys(Options):
 
 def table_model(registry: Registry[Any], keys: type[Options] | None = None) -> Any:
     """The type of a table of one kind: a union over all registered names, told apart by ``use``."""
-    make: Any = create_model  # what is made at run time, a type checker cannot follow
-    models = []
-    for entry in registry:
-        bases = (entry.component.Options, keys) if keys else (entry.component.Options,)
-        title = f"{registry.kind} {entry.name}".title().replace(" ", "")
-        use = (Literal[entry.name], Field(description=f"Which {registry.kind}."))  # type: ignore[valid-type]
-        models.append(make(title, __base__=bases, __doc__=entry.component.summary, use=use))
+    models = [one_table(registry, entry.name, keys) for entry in registry]
     if not models:  # a table that no name fits, so that the problem is told like any other unknown name
+        make: Any = create_model
         return make(f"No{registry.kind.title()}", __base__=Options, use=(Literal[""], ...))
     if len(models) == 1:
         return models[0]
     return Annotated[Union[tuple(models)], Field(discriminator="use")]  # noqa: UP007 - built at run time
 
 
+def one_table(registry: Registry[Any], name: str, keys: type[Options] | None = None) -> type[Options]:
+    """The type of a table of the component ``name``: its own options, and the ``keys`` of its kind."""
+    make: Any = create_model  # what is made at run time, a type checker cannot follow
+    component = registry[name]
+    bases = (component.Options, keys) if keys else (component.Options,)
+    title = f"{registry.kind} {name}".title().replace(" ", "")
+    use = (Literal[name], Field(description=f"Which {registry.kind}."))  # type: ignore[valid-type]
+    return make(title, __base__=bases, __doc__=component.summary, use=use)
+
+
+def encoder_keys(registries: Registries) -> type[EncoderKeys]:
+    """:class:`EncoderKeys` with the tables of the installed position schemes."""
+    make: Any = create_model
+    described = EncoderKeys.model_fields["positions"].description
+    scheme: Any = table_model(registries.position_schemes)
+    field = Field(default=None, description=described)
+    return make("EncoderKeys", __base__=EncoderKeys, __doc__=EncoderKeys.__doc__, positions=(scheme | None, field))
+
+
 def recipe_model(registries: Registries) -> type[Recipe]:
     """The class that reads a recipe strictly, with the tables of all installed components."""
     make: Any = create_model
-    encoder: Any = table_model(registries.encoders, EncoderKeys)
+    encoder: Any = table_model(registries.encoders, encoder_keys(registries))
     moe = make("MoE", __base__=MoETable, __doc__=MoETable.__doc__, router=(table_model(registries.routers), ...))
     return make(
         "Recipe",
         __base__=Recipe,
         __doc__=Recipe.__doc__,
         encoders=(list[encoder], _like("encoders", min_length=1)),
-        fusion=(table_model(registries.fusions), _like("fusion")),
+        fusion=(table_model(registries.fusions, FusionKeys), _like("fusion")),
         positions=(table_model(registries.position_schemes), _like("positions")),
-        lm=(table_model(registries.language_models), _like("lm")),
+        lm=(table_model(registries.language_models, LMKeys), _like("lm")),
         moe=(moe | None, Field(default=None, description=Recipe.model_fields["moe"].description)),
         data=(table_model(registries.datasets, DataKeys), _like("data")),
     )

@@ -11,6 +11,7 @@ from polyvex.errors import RecipeError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.recipe.check import find_problems
 from polyvex.recipe.model import recipe_model
+from polyvex.recipe.order import in_order
 from polyvex.recipe.overrides import apply_overrides
 from polyvex.recipe.problems import explain
 from polyvex.recipe.schema import Recipe
@@ -53,6 +54,10 @@ def parse_recipe(
         recipe = model.model_validate(data)
     except ValidationError as error:
         raise RecipeError(problems + explain(error, model, data) + _absent(registries), source=source) from None
+    try:
+        recipe = in_order(recipe)
+    except ValueError as error:
+        problems.append(str(error))
     problems += find_problems(recipe, registries)
     if problems:
         raise RecipeError(problems, source=source)

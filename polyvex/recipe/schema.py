@@ -33,6 +33,12 @@ class PromptTable(Options):
         description="Text before the answer; {image} is where the visual tokens go, {question} the question.",
     )
 
+    image_place: Literal["template", "before", "between", "after"] = Field(
+        default="template",
+        description="Where images go: where {image} stands, before all text, between the template's first text and the "
+        "question, or right after the question.",
+    )
+
     @field_validator("template")
     @classmethod
     def _has_both(cls, template: str) -> str:
@@ -112,6 +118,10 @@ class TrainingTable(Options):
         default=200, ge=1, description="Steps between checkpoints that a stopped run goes on from."
     )
     log_every: int = Field(default=10, ge=1, description="Steps between lines of the metrics file.")
+    pack: bool = Field(
+        default=False,
+        description="Let short samples of a batch share rows, so that less is padding; all else is equal.",
+    )
 
 
 class Recipe(Options):
@@ -120,6 +130,9 @@ class Recipe(Options):
     name: str = Field(pattern=NAME, description="Name of the recipe.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights, sampling and order of samples.")
     encoders: list[Any] = Field(min_length=1, description="Encoders, in the order in which the model sees them.")
+    order: list[str] = Field(
+        default=[], description="Names of the encoders in the order in which the model sees them; theirs if left out."
+    )
     fusion: Any = Field(description="How the encoders' tokens become one sequence.")
     positions: Any = Field(description="Which position ids visual tokens get.")
     lm: Any = Field(description="The language model.")
@@ -143,6 +156,16 @@ class Recipe(Options):
     def dump(self) -> dict[str, Any]:
         """Every value as plain data, defaults written out; ``None`` is left out, as TOML has none."""
         return _use_first(self.model_dump(exclude_none=True))
+
+
+def placed(template: str, place: str) -> str:
+    """A prompt template with its ``{image}`` moved to where ``[prompt] image_place`` says."""
+    if place == "template":
+        return template
+    text = template.replace("{image}", "")
+    if place == "before":
+        return "{image}" + text
+    return text.replace("{question}", "{image}{question}" if place == "between" else "{question}{image}")
 
 
 def _use_first(value: Any) -> Any:

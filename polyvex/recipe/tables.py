@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from polyvex.errors import PluginError, RecipeError
+from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import Registry, unknown
 from polyvex.options import Options
-from polyvex.recipe.model import table_model
+from polyvex.recipe.model import encoder_keys, one_table
 
 
 def read_table(
@@ -27,7 +28,12 @@ def read_table(
         hint = f" It came from the distribution {origin}: pip install '{origin}'." if origin else ""
         raise PluginError(unknown(registry.kind, str(raw.get("use")), registry.names()) + "." + hint)
     try:
-        return TypeAdapter(table_model(registry, keys)).validate_python(dict(raw))
+        return one_table(registry, str(raw["use"]), keys).model_validate(dict(raw))
     except ValidationError as error:
         details = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise RecipeError(details, source=f"stored {registry.kind} '{raw['use']}'") from None
+
+
+def read_encoder(registries: Registries, raw: Mapping[str, Any], *, origin: str = "") -> Any:
+    """As :func:`read_table`, for the table of an encoder with the keys that every encoder has."""
+    return read_table(registries.encoders, raw, keys=encoder_keys(registries), origin=origin)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers.trainer_utils import get_last_checkpoint
 
-from polyvex.assemble import build_model, check_context, empty_model
+from polyvex.assemble import build_model, check_context, empty_model, use_attention
 from polyvex.data.batches import Collator, ExampleDataset
 from polyvex.errors import RecipeError, RunError
 from polyvex.hooks.manager import Registries, load_registries
@@ -137,7 +137,7 @@ def _trainer(
         train_dataset=ExampleDataset(
             session.data.train, session.processor.prompts, images=stage.images, context=context, count=reader.count
         ),
-        data_collator=Collator(pad=tokenizer.pad_token_id, read_images=reader),
+        data_collator=Collator(pad=tokenizer.pad_token_id, read_images=reader, pack=session.recipe.training.pack),
         callbacks=[MetricsFile(folder.metrics), *([StageBar(stage.name)] if session.progress else [])],
         stage=stage,
         trained=trained,
@@ -168,7 +168,9 @@ def _model_before(session: Session, index: int) -> PolyvexForConditionalGenerati
         _check_first_weights(session, model)
         return model
     earlier = session.run.stage(index - 1, session.recipe.stages[index - 1])
-    return PolyvexForConditionalGeneration.from_pretrained(earlier.model, registries=session.registries)
+    stored = PolyvexForConditionalGeneration.from_pretrained(earlier.model, registries=session.registries)
+    use_attention(stored.lm, session.recipe)
+    return stored
 
 
 def _check_first_weights(session: Session, model: PolyvexForConditionalGeneration) -> None:

@@ -102,15 +102,27 @@ def test_an_axis_without_values_is_refused() -> None:
         expand({"positions": [], "fusion": ["mlp"]}, ["a"])
 
 
-def test_an_order_moves_whole_tables_by_their_names() -> None:
+def test_an_order_is_the_recipes_own() -> None:
+    # Tables are moved when the recipe is read: tests/recipe/test_order.py.
     data = apply(RAW, {"order": ["color-grid", "large", "small"]})
-    assert data["encoders"] == [RAW["encoders"][2], RAW["encoders"][1], RAW["encoders"][0]]
+    assert data["order"] == ["color-grid", "large", "small"]
+    assert data["encoders"] == RAW["encoders"]
 
 
 def test_a_component_by_name_replaces_its_table_unless_it_is_that_already() -> None:
     assert apply(RAW, {"positions": "share_all"})["positions"] == {"use": "share_all"}
     assert apply(RAW, {"fusion": "other"})["fusion"] == {"use": "other"}
     assert apply(RAW, {"fusion": "mlp"})["fusion"] == RAW["fusion"]  # its options stay
+
+
+def test_what_is_not_the_components_own_stays_when_it_is_replaced() -> None:
+    raw = {
+        **RAW,
+        "fusion": {"use": "mlp", "depth": 3, "separator": "learned"},
+        "lm": {"use": "a", "attention": "eager"},
+    }
+    assert apply(raw, {"fusion": "other"})["fusion"] == {"use": "other", "separator": "learned"}
+    assert apply(raw, {"lm": "b"})["lm"] == {"use": "b", "attention": "eager"}
 
 
 def test_a_path_goes_into_tables_and_lists_by_name() -> None:
@@ -123,7 +135,7 @@ def test_a_path_goes_into_tables_and_lists_by_name() -> None:
 
 def test_a_path_still_finds_its_encoder_after_the_order_changed() -> None:
     cell = {"order": ["large", "color-grid", "small"], "encoders.small.patch_size": 4}
-    assert [table.get("patch_size") for table in apply(RAW, cell)["encoders"]] == [32, None, 4]
+    assert [table.get("patch_size") for table in apply(RAW, cell)["encoders"]] == [4, 32, None]
 
 
 def test_a_path_that_leads_nowhere_is_refused() -> None:
@@ -143,13 +155,6 @@ def test_a_cell_in_one_line() -> None:
     assert label({"order": ["a", "b"], "positions": "share_row", "fusion.depth": 2}) == (
         "order=a+b, positions=share_row, fusion.depth=2"
     )
-
-
-def test_values_per_encoder_go_with_their_encoder() -> None:
-    raw = {"encoders": [{"name": "a"}, {"name": "b"}], "fusion": {"use": "mlp", "patches_per_token": [2, 4]}}
-    changed = apply(raw, {"order": ["b", "a"]})
-    assert changed["fusion"]["patches_per_token"] == [4, 2]
-    assert raw["fusion"]["patches_per_token"] == [2, 4]
 
 
 def test_a_label_can_hold_a_list_of_numbers() -> None:

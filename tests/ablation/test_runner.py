@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from polyvex_basics import ColorGrid, Patchify
-from torch import Tensor
 
 from polyvex.ablation import runner
 from polyvex.ablation.runner import ablate
@@ -16,10 +16,10 @@ from polyvex.errors import RecipeError, RunError
 from polyvex.hooks import hookimpl
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.plan.tokens import budgets
-from polyvex.positions import PositionScheme
+from polyvex.positions import PositionScheme, RunPositions
 from polyvex.recipe import Recipe, parse_recipe
 from polyvex.recipe.overrides import apply_overrides
-from polyvex.tokens import SequenceLayout
+from polyvex.tokens import VisualLayout
 from polyvex.training.stages import Stopped
 
 GRID = {"order": "all", "positions": ["sequential", "share_row"]}
@@ -177,10 +177,10 @@ class Fragile(PositionScheme):
     summary = "breaks on demand"
     broken = True
 
-    def opens(self, layout: SequenceLayout) -> Tensor:
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
         if self.broken:
             raise RuntimeError("a position <fell> off")
-        return layout.valid
+        return RunPositions(offsets=torch.arange(run.tokens), extent=run.tokens)
 
 
 class FragilePlugin:
@@ -209,7 +209,7 @@ def test_a_cell_that_fails_is_told_and_does_not_stop_the_others(
     assert len(index["cells"]) == 3
     kept = (tmp_path / "cells" / index["cells"][0]["id"] / "failed.txt").read_text(encoding="utf-8")
     assert "Traceback" in kept
-    assert "in opens" in kept
+    assert "in within" in kept
 
 
 def test_a_failed_cell_is_tried_again(

@@ -5,18 +5,29 @@ cache is given. Here every scheme, attention implementation, cache and padding i
 language model with a 4-D mask and position ids that this file makes by hand, with loops.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+import transformers.integrations.flex_attention as flex
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
 
 from polyvex.assemble import Built
+from polyvex.errors import ContractError
 from polyvex.model import PolyvexForConditionalGeneration
+from polyvex.positions import register_position_schemes
 
-SCHEMES = ("sequential", "share_all", "share_row", "share_row_col")
-SHARING = SCHEMES[1:]
+SCHEMES = tuple(register_position_schemes())
+KINDS = ("sequential", "share_all", "share_row", "share_row_col")
+SHARING = KINDS[1:]
+BASES = [
+    (name, base) for name in SCHEMES for base in ("sequential", "common") if base == "common" or name != "share_encoder"
+]
+ATTENTION = ("sdpa", "eager", "flex_attention")
+STEPS = {"stride": 0.25, "random_stride": 0.0625, "interpolate": 5 / 12}  # by default, and as built_for asks
 # patchify: 2 × 2; color-grid: 2 × 4. Twelve visual tokens, as (encoder, row, column).
 PLACES = [(0, row, col) for row in range(2) for col in range(2)] + [
     (1, row, col) for row in range(2) for col in range(4)
@@ -25,24 +36,40 @@ PLACES = [(0, row, col) for row in range(2) for col in range(2)] + [
 Batch = dict[str, Any]
 
 
-def position_ids_by_hand(scheme: str, tokens: list[int], image_token: int, pad: int) -> list[int]:
+def offset_by_hand(scheme: str, number: int, row: int) -> float:
+    """Where the token with a number in its encoder's run and a row sits, counted from the run's start."""
+    if scheme in STEPS:
+        return number * STEPS[scheme]
+    return {"share_all": 0, "share_row": row, "share_row_col": row}.get(scheme, number)
+
+
+def position_ids_by_hand(
+    scheme: str, tokens: list[int], image_token: int, pad: int, base: str = "sequential"
+) -> list[float]:
     """Walk over one row with a counter; what each scheme shares is said here a second time, on purpose."""
-    ids, following, seen = [], 0, 0
-    before: Any = None
+    common = base == "common" or scheme == "share_encoder"
+    ids: list[float] = []
+    free, seen = 0.0, 0
+    start = run = numbered = 0.0
     for token in tokens:
         if token == pad:
             ids.append(0)
-            continue
-        here: Any = None
-        if token == image_token:
+        elif token == image_token:
             source, row, _ = PLACES[seen % 12]
-            image = seen // 12
+            if seen % 12 == 0:
+                start, run, numbered = free, free, 0
+            elif source != PLACES[seen % 12 - 1][0]:
+                run, numbered = (start if common else free), 0
+            here = run + offset_by_hand(scheme, int(numbered), row)
+            ids.append(here)
+            numbered += 1
+            free = max(free, here + STEPS.get(scheme, 1))
             seen += 1
-            here = {"share_all": (image, source), "sequential": None}.get(scheme, (image, source, row))
-        if here is None or here != before:
-            following += 1
-        before = here
-        ids.append(following - 1)
+            if seen % 12 == 0:
+                free = math.ceil(round(free, 6))
+        else:
+            ids.append(free)
+            free += 1
     return ids
 
 
@@ -63,10 +90,11 @@ def embeddings_by_hand(model: PolyvexForConditionalGeneration, batch: Batch) -> 
     """Text embeddings, and the fused visual tokens one by one in the places of the placeholders."""
     parts = [model.fusion.first[index](batch["encoder_tokens"][name]) for index, name in enumerate(model.encoder_names)]
     visual = model.fusion.rest[0](torch.cat(parts, dim=1))
-    if "columns" in dict(model.positions.named_parameters()):
+    columns = dict(model.positions.named_parameters()).get("scheme.columns")
+    if columns is not None:
         # Two columns of patchify, then four of color-grid.
         table = [col if source == 0 else 2 + col for source, _, col in PLACES]
-        visual = visual + model.positions.columns[table]
+        visual = visual + columns[table]
     queue = iter(visual.reshape(-1, visual.shape[-1]))
     weight = model.lm.get_input_embeddings().weight
     rows = []
@@ -77,15 +105,21 @@ def embeddings_by_hand(model: PolyvexForConditionalGeneration, batch: Batch) -> 
     return torch.stack(rows)
 
 
-def reference(built: Built, scheme: str, batch: Batch, attention: str) -> Tensor:
+def reference(built: Built, scheme: str, batch: Batch, attention: str, base: str = "sequential") -> Tensor:
+    """The plain language model; flex attention is held to sdpa, which takes a mask that this file can make."""
     model, pad = built.model, built.processor.tokenizer.pad_token_id
-    rows = [position_ids_by_hand(scheme, row, model.config.image_token_id, pad) for row in batch["input_ids"].tolist()]
-    return model.lm(
+    image = model.config.image_token_id
+    rows = [position_ids_by_hand(scheme, row, image, pad, base) for row in batch["input_ids"].tolist()]
+    plain = "eager" if attention == "eager" else "sdpa"
+    model.lm.set_attn_implementation(plain)
+    logits = model.lm(
         inputs_embeds=embeddings_by_hand(model, batch),
-        attention_mask=mask_by_hand(batch["attention_mask"].bool(), attention),
+        attention_mask=mask_by_hand(batch["attention_mask"].bool(), plain),
         position_ids=torch.tensor(rows),
         use_cache=False,
     ).logits
+    model.lm.set_attn_implementation(attention)
+    return logits
 
 
 def make_batch(built: Built, padding: str) -> Batch:
@@ -113,8 +147,11 @@ def built_for(shared_built: Callable[..., Built]) -> Iterator[Callable[..., Buil
     """A function from scheme, attention and experts to a model; attention is set back afterwards."""
     used = []
 
-    def make(scheme: str, attention: str = "sdpa", *, experts: bool = False) -> Built:
-        built = shared_built(f"positions.use={scheme}", experts=experts)
+    def make(scheme: str, attention: str = "sdpa", *, base: str = "", experts: bool = False) -> Built:
+        changes = [f"positions.use={scheme}", *([f"positions.base={base}"] if base else [])]
+        if scheme == "interpolate":
+            changes.append("positions.positions=5")
+        built = shared_built(*changes, experts=experts)
         built.model.lm.set_attn_implementation(attention)
         used.append(built)
         return built
@@ -130,17 +167,86 @@ def close(left: Tensor, right: Tensor, valid: Tensor) -> bool:
     return torch.allclose(left[valid], right[valid], atol=1e-4, rtol=1e-4)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def flex_without_a_compiler() -> Iterator[None]:
+    """Flex attention as torch computes it without compiling a kernel: the same mask, and no minute of waiting."""
+    wrapped = flex.WrappedFlexAttention(False)
+    compiled, wrapped._compiled_flex_attention = wrapped._compiled_flex_attention, flex_attention
+    yield
+    wrapped._compiled_flex_attention = compiled
+
+
 @pytest.mark.parametrize("use_cache", [True, False], ids=["cache", "no-cache"])
 @pytest.mark.parametrize("padding", ["none", "left", "right"])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize(("scheme", "base"), BASES)
 def test_logits_are_those_of_the_plain_model_with_a_4d_mask(
-    scheme: str, attention: str, padding: str, use_cache: bool, built_for: Callable[..., Built]
+    scheme: str, base: str, attention: str, padding: str, use_cache: bool, built_for: Callable[..., Built]
 ) -> None:
-    built = built_for(scheme, attention)
+    built = built_for(scheme, attention, base=base)
     batch = make_batch(built, padding)
     logits = built.model(**batch, use_cache=use_cache).logits
-    assert close(logits, reference(built, scheme, batch, attention), batch["attention_mask"].bool())
+    assert close(logits, reference(built, scheme, batch, attention, base), batch["attention_mask"].bool())
+
+
+def pack(batch: Batch) -> tuple[Batch, Tensor]:
+    """The rows of a right-padded batch in one row, with padding behind them, and the places that they came from."""
+    valid = batch["attention_mask"].bool()
+    ids, numbers = batch["input_ids"][valid], valid.nonzero()[:, 0]
+    fill = torch.zeros(3, dtype=torch.long)
+    packed = {
+        **batch,
+        "input_ids": torch.cat([ids, fill])[None],
+        "attention_mask": torch.cat([torch.ones_like(ids), fill])[None],
+        "documents": torch.cat([numbers, fill - 1])[None],
+    }
+    return packed, valid
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize(("scheme", "base"), BASES)
+def test_packed_texts_have_the_logits_of_rows_of_their_own(
+    scheme: str, base: str, attention: str, built_for: Callable[..., Built]
+) -> None:
+    built = built_for(scheme, attention, base=base)
+    batch = make_batch(built, "right")
+    packed, valid = pack(batch)
+    logits = built.model(**packed, use_cache=False).logits
+    expected = reference(built, scheme, batch, attention, base)[valid]
+    assert torch.allclose(logits[0, :-3], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_this_file_would_notice_packing_without_its_mask(
+    attention: str, built_for: Callable[..., Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = built_for("share_row", attention)
+    batch = make_batch(built, "right")
+    packed, valid = pack(batch)
+    expected = reference(built, "share_row", batch, attention)[valid]
+    monkeypatch.setattr("polyvex.model.modeling.packed_mask", lambda _lm, _documents, valid, _dtype: valid.long())
+    logits = built.model(**packed, use_cache=False).logits
+    assert not torch.allclose(logits[0, :-3], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_transformers_would_read_packed_texts_off_the_positions(built_for: Callable[..., Built]) -> None:
+    # With no mask at all, each token behind an image that shares positions would be cut from it.
+    built = built_for("share_row")
+    packed, _valid = pack(make_batch(built, "right"))
+    packed = {**packed, **{name: packed[name][:, :-3] for name in ("input_ids", "attention_mask", "documents")}}
+    expected = built.model(**packed, use_cache=False).logits
+    plain = built.model.lm.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(built.model.lm, "forward", lambda **inputs: plain(**{**inputs, "attention_mask": None}))
+        cut = built.model(**packed, use_cache=False).logits
+    assert (cut - expected).abs().max() > 0.1
+
+
+def test_packed_texts_and_a_cache_do_not_go_together(built_for: Callable[..., Built]) -> None:
+    built = built_for("share_row")
+    packed, _ = pack(make_batch(built, "right"))
+    with pytest.raises(ContractError, match="documents go with a 2-D attention_mask and without a cache"):
+        built.model(**{**packed, "attention_mask": torch.ones(1, 1, 2, 2)})
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -204,22 +310,22 @@ def test_a_visual_token_changes_what_comes_after_it_and_nothing_before(
     assert len(gap) == 1 or gap[1:][valid[1:]].max() == 0
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ATTENTION)
 @pytest.mark.parametrize("padding", ["none", "left"])
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(("scheme", "base"), BASES)
 def test_decoding_by_hand_with_a_cache_is_the_full_forward(
-    scheme: str, padding: str, attention: str, built_for: Callable[..., Built]
+    scheme: str, base: str, padding: str, attention: str, built_for: Callable[..., Built]
 ) -> None:
     from polyvex.sequence import lay_out
 
-    built = built_for(scheme, attention)
+    built = built_for(scheme, attention, base=base)
     model, batch = built.model, make_batch(built, padding)
     ids, mask = batch["input_ids"], batch["attention_mask"]
     more = torch.randint(3, 250, (len(ids), 3), generator=torch.Generator().manual_seed(2))
     full_ids, full_mask = torch.cat([ids, more], dim=1), torch.cat([mask, torch.ones_like(more)], dim=1)
     full = {**batch, "input_ids": full_ids, "attention_mask": full_mask}
     expected = model(**full, use_cache=False).logits
-    assert close(expected, reference(built, scheme, full, attention), full_mask.bool())
+    assert close(expected, reference(built, scheme, full, attention, base), full_mask.bool())
 
     following = model.positions.assign(lay_out(ids == model.config.image_token_id, mask.bool(), model.layout)).next_id
     output = model(**batch, use_cache=True)
@@ -262,7 +368,6 @@ def test_padding_changes_nothing(scheme: str, built_for: Callable[..., Built]) -
     assert torch.allclose(built.model(**left, use_cache=False).logits[0][valid], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["flash_attention_2", "flex_attention"])
-def test_attention_that_reads_positions_as_packing_is_refused(kind: str, built_for: Callable[..., Built]) -> None:
+def test_attention_that_reads_positions_as_packing_is_refused(built_for: Callable[..., Built]) -> None:
     with pytest.raises((ValueError, ImportError)):
-        built_for("share_row").model.set_attn_implementation(kind)
+        built_for("share_row").model.set_attn_implementation("flash_attention_2")

@@ -106,9 +106,10 @@ def test_the_configuration_tells_every_table_and_where_encoders_came_from(make_b
         "precision": "float32",
         "tune": "frozen",
         "lora": None,
+        "positions": None,
     }
     assert config.fusion["use"] == "mlp"
-    assert config.positions == {"use": "share_row"}
+    assert config.positions == {"use": "share_row", "base": "sequential"}
     assert config.moe["num_experts"] == 4
     assert config.moe["router"]["use"] == "top_k"
     assert config.plugins["patchify"].startswith("polyvex-basics==")

@@ -1,16 +1,15 @@
-"""Position schemes on sequences small enough to count by hand."""
+"""Position schemes on runs small enough to count by hand."""
 
 import pytest
 import torch
-from torch import Tensor
+from pydantic import ValidationError
 
-from polyvex.positions import PositionOptions, PositionScheme, register_position_schemes
+from polyvex.positions import PositionAssigner, PositionScheme, register_position_schemes
 from polyvex.positions.schemes import ShareRowCol
-from polyvex.sequence import lay_out
-from polyvex.tokens import Grid, SequenceLayout, TokenShape, VisualLayout
+from polyvex.positions.steps import RandomStride, RandomStrideOptions
+from polyvex.tokens import Grid, TokenShape, VisualLayout
 
 SCHEMES = register_position_schemes()
-SHARING = [name for name in SCHEMES if name != "sequential"]
 # An image is 2 × 3 tokens of encoder 0, 2 × 1 of encoder 1, and two tokens without a grid of encoder 2.
 LAYOUT = VisualLayout.of(
     [
@@ -19,112 +18,120 @@ LAYOUT = VisualLayout.of(
         TokenShape(tokens=2, dim=4),
     ]
 )
-IMAGE = "x" * LAYOUT.tokens
 
 
-def make(name: str, layout: VisualLayout = LAYOUT) -> PositionScheme:
-    return SCHEMES[name](SCHEMES[name].Options(), layout=layout, dim=4)
+def make(name: str, layout: VisualLayout = LAYOUT, **options: object) -> PositionScheme:
+    return SCHEMES[name](SCHEMES[name].Options(**options), layout=layout, dim=4).eval()
 
 
-def laid(*rows: str, layout: VisualLayout = LAYOUT) -> SequenceLayout:
-    """``x`` is a placeholder, ``.`` padding, all else text."""
-    marks = torch.tensor([[mark == "x" for mark in row] for row in rows])
-    valid = torch.tensor([[mark != "." for mark in row] for row in rows])
-    return lay_out(marks, valid, layout)
+def line(rows: int, cols: int) -> VisualLayout:
+    return VisualLayout.of([TokenShape(tokens=rows * cols, dim=4, grid=Grid(rows=rows, cols=cols))])
 
 
-def ids(name: str, *rows: str, layout: VisualLayout = LAYOUT) -> Tensor:
-    return make(name, layout).assign(laid(*rows, layout=layout)).ids
+def within(name: str, run: int = 0, layout: VisualLayout = LAYOUT, **options: object) -> tuple[list[float], float]:
+    found = make(name, layout, **options).within(layout.pick(layout.run == run), image=layout)
+    return found.offsets.tolist(), found.extent
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("name", "runs"),
     [
-        # t  | encoder 0: row 0, row 1      | encoder 1: rows | encoder 2 | t t
-        ("sequential", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
-        ("share_all", [0, 1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 4, 5]),
-        ("share_row", [0, 1, 1, 1, 2, 2, 2, 3, 4, 5, 5, 6, 7]),
-        ("share_row_col", [0, 1, 1, 1, 2, 2, 2, 3, 4, 5, 5, 6, 7]),
+        ("sequential", [([0, 1, 2, 3, 4, 5], 6), ([0, 1], 2), ([0, 1], 2)]),
+        ("share_encoder", [([0, 1, 2, 3, 4, 5], 6), ([0, 1], 2), ([0, 1], 2)]),
+        ("share_all", [([0, 0, 0, 0, 0, 0], 1), ([0, 0], 1), ([0, 0], 1)]),
+        ("share_row", [([0, 0, 0, 1, 1, 1], 2), ([0, 1], 2), ([0, 0], 1)]),
+        ("share_row_col", [([0, 0, 0, 1, 1, 1], 2), ([0, 1], 2), ([0, 0], 1)]),
+        ("stride", [([0, 0.25, 0.5, 0.75, 1, 1.25], 1.5), ([0, 0.25], 0.5), ([0, 0.25], 0.5)]),
     ],
 )
-def test_ids_by_hand(name: str, expected: list[int]) -> None:
-    assert ids(name, f"t{IMAGE}tt").tolist() == [expected]
+def test_offsets_by_hand(name: str, runs: list[tuple[list[float], float]]) -> None:
+    assert [within(name, run) for run in range(3)] == runs
 
 
 @pytest.mark.parametrize(("name", "used"), [("sequential", 4096), ("share_row", 64), ("share_all", 1)])
 def test_sams_positions_shrink_as_in_mousis_abstract(name: str, used: int) -> None:
     # arXiv 2401.17221, abstract: from 4096 to 64 or even 1.
-    sam = VisualLayout.of([TokenShape(tokens=4096, dim=4, grid=Grid(rows=64, cols=64))])
-    assert len(ids(name, "x" * 4096, layout=sam).unique()) == used
+    assert within(name, layout=line(64, 64))[1] == used
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-def test_text_alone_is_counted_as_usual(name: str) -> None:
-    assert ids(name, "ttttt").tolist() == [[0, 1, 2, 3, 4]]
+@pytest.mark.parametrize(
+    ("name", "positions"), [("sequential", 6404), ("share_row", 166), ("share_row_col", 166), ("share_all", 6)]
+)
+def test_the_six_encoders_of_mousi_take_up_these_positions(name: str, positions: int) -> None:
+    # CLIP 24 × 24, DINOv2 16 × 16, LayoutLMv3 14 × 14, MAE 16 × 16, SAM 64 × 64, ConvNeXt 32 × 32.
+    sides = [24, 16, 14, 16, 64, 32]
+    layout = VisualLayout.of([TokenShape(tokens=side * side, dim=4, grid=Grid(rows=side, cols=side)) for side in sides])
+    assert layout.tokens == 6404
+    ids, extent = PositionAssigner(make(name, layout)).of_image(layout)
+    assert extent == len(ids.unique()) == positions
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-@pytest.mark.parametrize("row", [f"tt{IMAGE}t", f"{IMAGE}tt", f"t{IMAGE}{IMAGE}t", f"t{IMAGE}t{IMAGE}"])
-def test_padding_on_either_side_changes_nothing(name: str, row: str) -> None:
-    plain = ids(name, row)[0]
-    padded = ids(name, f"...{row}", f"{row}...")
-    assert torch.equal(padded[0, 3:], plain)
-    assert torch.equal(padded[1, :-3], plain)
-
-
-@pytest.mark.parametrize("name", SCHEMES)
-def test_padding_gets_position_zero(name: str) -> None:
-    padded = ids(name, f"..t{IMAGE}", f"t{IMAGE}..")
-    assert padded[0, :2].tolist() == [0, 0]
-    assert padded[1, -2:].tolist() == [0, 0]
-
-
-@pytest.mark.parametrize("name", SCHEMES)
-@pytest.mark.parametrize("row", [f"t{IMAGE}tt", f"t{IMAGE}", f"{IMAGE}", f"t{IMAGE}{IMAGE}t", "tt"])
-def test_decoding_goes_on_right_behind_the_last_token(name: str, row: str) -> None:
-    positions = make(name).assign(laid(row))
-    assert positions.next_id.tolist() == [int(positions.ids.max()) + 1]
-    # generate() counts on from the last token's id, so that must be the greatest.
-    assert positions.next_id.tolist() == [int(positions.ids[0, -1]) + 1]
-
-
-@pytest.mark.parametrize("name", SCHEMES)
-def test_decoding_position_does_not_count_right_padding(name: str) -> None:
-    assert (
-        make(name).assign(laid(f"t{IMAGE}..")).next_id.tolist() == make(name).assign(laid(f"t{IMAGE}")).next_id.tolist()
+def test_with_a_common_base_six_encoders_take_what_the_longest_takes() -> None:
+    layout = VisualLayout.of(
+        [TokenShape(tokens=side * side, dim=4, grid=Grid(rows=side, cols=side)) for side in (24, 16, 14, 16, 64, 32)]
     )
+    for name, positions in (("sequential", 4096), ("share_row", 64), ("share_all", 1)):
+        assert PositionAssigner(make(name, layout, base="common")).of_image(layout)[1] == positions
+    assert PositionAssigner(make("share_encoder", layout)).of_image(layout)[1] == 4096
 
 
-@pytest.mark.parametrize("name", SHARING)
-def test_two_adjacent_images_never_share_a_position(name: str) -> None:
-    row = ids(name, IMAGE + IMAGE)[0]
-    first, second = row[: LAYOUT.tokens], row[LAYOUT.tokens :]
-    assert not set(first.tolist()) & set(second.tolist())
+def test_one_row_shared_is_all_shared_and_one_column_is_sequential() -> None:
+    assert within("share_row", layout=line(1, 5)) == within("share_all", layout=line(1, 5))
+    assert within("share_row", layout=line(5, 1)) == within("sequential", layout=line(5, 1))
 
 
-@pytest.mark.parametrize("name", SHARING)
-def test_two_adjacent_images_of_one_encoder_never_share_a_position(name: str) -> None:
-    # Source and row are the same on both sides of the border; only the image tells it.
-    line = VisualLayout.of([TokenShape(tokens=2, dim=4, grid=Grid(rows=1, cols=2))])
-    assert ids(name, "txxxxt", layout=line).tolist() == [[0, 1, 1, 2, 2, 3]]
+def test_the_token_that_ends_a_row_has_its_rows_position() -> None:
+    coords = torch.tensor([[0, 0], [0, 1], [0, -1], [1, 0], [1, 1], [1, -1]])
+    assert within("share_row", layout=VisualLayout.on(coords, source=0)) == ([0, 0, 0, 1, 1, 1], 2)
 
 
-def test_one_row_shared_is_all_shared() -> None:
-    line = VisualLayout.of([TokenShape(tokens=5, dim=4, grid=Grid(rows=1, cols=5))])
-    assert torch.equal(ids("share_row", "txxxxxt", layout=line), ids("share_all", "txxxxxt", layout=line))
+def test_the_rows_of_each_view_have_positions_of_their_own() -> None:
+    grid = Grid(rows=2, cols=2).coords()
+    views = VisualLayout.joined([VisualLayout.on(grid, source=0), VisualLayout.on(grid, source=0, view=1)])
+    assert within("share_row", layout=views) == ([0, 0, 1, 1, 2, 2, 3, 3], 4)
 
 
-def test_one_column_shared_by_row_is_sequential() -> None:
-    line = VisualLayout.of([TokenShape(tokens=5, dim=4, grid=Grid(rows=5, cols=1))])
-    assert torch.equal(ids("share_row", "txxxxxt", layout=line), ids("sequential", "txxxxxt", layout=line))
+def test_a_step_of_one_is_sequential() -> None:
+    offsets, extent = within("stride", step=1.0)
+    assert (offsets, extent) == ([0, 1, 2, 3, 4, 5], 6)
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-def test_ids_never_fall(name: str) -> None:
-    assert (ids(name, f"tt{IMAGE}t{IMAGE}{IMAGE}").diff(dim=1) >= 0).all()
+@pytest.mark.parametrize("step", [0.0, 1.5, -0.5])
+def test_steps_lie_between_zero_and_one(step: float) -> None:
+    with pytest.raises(ValidationError):
+        make("stride", step=step)
 
 
-@pytest.mark.parametrize("name", ["sequential", "share_all", "share_row"])
+def test_random_steps_are_drawn_in_training_and_fixed_after() -> None:
+    layout = line(1, 4)
+    scheme = RandomStride(RandomStrideOptions(steps=[1.0, 0.5, 0.25], step=0.125), layout=layout, dim=4)
+    scheme.train()
+    torch.manual_seed(0)
+    drawn = {float(scheme.within(layout, image=layout).offsets[1]) for _ in range(60)}
+    assert drawn == {1.0, 0.5, 0.25}
+    assert scheme.varies
+    scheme.eval()
+    assert {float(scheme.within(layout, image=layout).offsets[1]) for _ in range(20)} == {0.125}
+    assert not scheme.varies
+
+
+def test_a_budget_is_shared_out_by_tokens() -> None:
+    # 10 tokens and 5 positions: half a position each, so 3 for encoder 0 and 1 for each other.
+    assert [within("interpolate", run, positions=5)[1] for run in range(3)] == [3, 1, 1]
+    assert within("interpolate", 0, positions=5)[0] == [0, 0.5, 1, 1.5, 2, 2.5]
+    assert PositionAssigner(make("interpolate", positions=5)).of_image(LAYOUT)[1] == 5
+
+
+def test_a_budget_that_is_larger_than_the_image_is_not_used_up() -> None:
+    assert within("interpolate", 0, positions=1000) == ([0, 1, 2, 3, 4, 5], 6)
+
+
+def test_share_encoder_has_no_other_base() -> None:
+    with pytest.raises(ValidationError):
+        make("share_encoder", base="sequential")
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEMES if name != "share_row_col"])
 def test_embeddings_are_left_alone(name: str) -> None:
     values = torch.randn(2, LAYOUT.tokens, 4)
     assert make(name).embed(values, LAYOUT) is values
@@ -157,9 +164,3 @@ def test_column_vectors_learn() -> None:
 
 def test_column_vectors_are_saved() -> None:
     assert list(make("share_row_col").state_dict()) == ["columns"]
-
-
-@pytest.mark.parametrize("name", SCHEMES)
-def test_no_scheme_has_options_yet(name: str) -> None:
-    assert isinstance(SCHEMES[name].Options(), PositionOptions)
-    assert SCHEMES[name].Options.model_fields == {}

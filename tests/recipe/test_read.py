@@ -70,7 +70,8 @@ def test_the_resolved_recipe_reads_back_as_itself(
 
 def test_the_resolved_recipe_has_every_default(tiny_recipe: Callable[..., Recipe]) -> None:
     data = tiny_recipe().dump()
-    assert data["fusion"] == {"use": "mlp", "patches_per_token": 1, "shared": True, "depth": 2}
+    assert data["fusion"] | {"use": "mlp", "patches_per_token": 1, "shared": True, "depth": 2} == data["fusion"]
+    assert data["fusion"]["separator"] == "none"
     assert data["stages"][0]["schedule"] == "cosine"
     assert data["loss"] == {"load_balance": 0.01, "router_z": 0.0}
 

@@ -10,7 +10,13 @@ from polyvex.recipe.tables import read_table
 
 def test_a_stored_table_reads_back(known: Registries) -> None:
     raw = {"use": "patchify", "name": "a", "image_size": 32, "patch_size": 16, "dim": 8, "seed": 0}
-    raw |= {"tiling": None, "precision": "float32", "tune": "lora", "lora": {"rank": 2, "alpha": 4.0, "targets": []}}
+    raw |= {
+        "tiling": None,
+        "precision": "float32",
+        "tune": "lora",
+        "lora": {"rank": 2, "alpha": 4.0, "targets": []},
+        "positions": None,
+    }
     assert read_table(known.encoders, raw, keys=EncoderKeys).model_dump() == raw
 
 

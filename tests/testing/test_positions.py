@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from polyvex.positions import PositionOptions, PositionScheme, register_position_schemes
+from polyvex.positions import PositionOptions, PositionScheme, RunPositions, register_position_schemes
 from polyvex.testing import check_position_scheme
-from polyvex.tokens import TEXT, Positions, SequenceLayout, VisualLayout
+from polyvex.tokens import VisualLayout
 
 SCHEMES = register_position_schemes()
 
@@ -22,8 +22,8 @@ class Good(PositionScheme):
         super().__init__(options, layout=layout, dim=dim)
         self.added = nn.Parameter(torch.zeros(dim))
 
-    def opens(self, layout: SequenceLayout) -> Tensor:
-        return torch.ones_like(layout.valid)
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        return RunPositions(offsets=torch.arange(run.tokens), extent=run.tokens)
 
     def embed(self, values: Any, *rest: Any) -> Any:
         return values + self.added
@@ -40,79 +40,47 @@ class ReadsValuesWhenBuilt(Good):
 
 
 class ReturnsATensor(Good):
-    def assign(self, layout: SequenceLayout) -> Any:
-        return super().assign(layout).ids
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> Any:
+        return super().within(run, image=image).offsets
 
 
 class Changed(Good):
-    """Changes ids or next_id of a good scheme."""
+    """Changes the offsets of a good scheme."""
 
-    def assign(self, layout: SequenceLayout) -> Positions:
-        positions = super().assign(layout)
-        return Positions(**{"ids": positions.ids, "next_id": positions.next_id, **self.changed(positions, layout)})
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        found = super().within(run, image=image)
+        return RunPositions(offsets=self.changed(found.offsets), extent=found.extent)
 
-    def changed(self, positions: Positions, layout: SequenceLayout) -> dict[str, Tensor]:
+    def changed(self, offsets: Tensor) -> Tensor:
         raise NotImplementedError
 
 
-class OneIdTooMany(Changed):
-    def changed(self, positions: Positions, layout: SequenceLayout) -> dict[str, Tensor]:
-        return {"ids": torch.cat([positions.ids, positions.ids[:, -1:]], dim=1)}
+class OneOffsetTooMany(Changed):
+    def changed(self, offsets: Tensor) -> Tensor:
+        return torch.cat([offsets, offsets[-1:]])
 
 
-class OneNextIdForAll(Changed):
-    def changed(self, positions: Positions, layout: SequenceLayout) -> dict[str, Tensor]:
-        return {"next_id": positions.next_id.max()}
+class BeginsBeforeTheRun(Changed):
+    def changed(self, offsets: Tensor) -> Tensor:
+        return offsets - 1
 
 
-class BeginsWithOne(Changed):
-    def changed(self, positions: Positions, layout: SequenceLayout) -> dict[str, Tensor]:
-        return {"ids": positions.ids + 1, "next_id": positions.next_id + 1}
+class OffsetsWithoutEnd(Changed):
+    def changed(self, offsets: Tensor) -> Tensor:
+        return offsets / 0
 
 
-class CountsByTwo(Changed):
-    def changed(self, positions: Positions, layout: SequenceLayout) -> dict[str, Tensor]:
-        return {"ids": positions.ids * 2, "next_id": positions.next_id * 2 - 1}
+class TakesUpMoreThanItSays(Changed):
+    def changed(self, offsets: Tensor) -> Tensor:
+        return offsets + 1
 
 
-class CountsBackwards(Changed):
-    def changed(self, positions: Positions, layout: SequenceLayout) -> dict[str, Tensor]:
-        return {"ids": -positions.ids}
+class RemembersTheRunBefore(Good):
+    last: int = 0
 
-
-class TextSharesWithImages(Good):
-    def assign(self, layout: SequenceLayout) -> Positions:
-        behind = torch.zeros_like(layout.valid)
-        behind[:, 1:] = (layout.image[:, 1:] == TEXT) & (layout.image[:, :-1] != TEXT)
-        count = (layout.valid & ~behind).long().cumsum(dim=1)
-        return Positions(ids=(count - 1).clamp(min=0).masked_fill(~layout.valid, 0), next_id=count[:, -1])
-
-
-class ImagesShareWithText(Good):
-    def opens(self, layout: SequenceLayout) -> Tensor:
-        return layout.image == layout.image.roll(1, dims=1)
-
-
-class ForgetsTheLast(Changed):
-    def changed(self, positions: Positions, layout: SequenceLayout) -> dict[str, Tensor]:
-        return {"next_id": positions.next_id - 1}
-
-
-class CountsPadding(Good):
-    """Counts places, padding among them."""
-
-    def assign(self, layout: SequenceLayout) -> Positions:
-        ids = torch.arange(layout.valid.shape[1]).expand(layout.valid.shape)
-        last = (layout.valid * ids).amax(dim=1)
-        return Positions(ids=ids.masked_fill(~layout.valid, 0), next_id=last + 1)
-
-
-class LooksAtOtherRows(Good):
-    """The images of a batch take as many positions in all rows."""
-
-    def opens(self, layout: SequenceLayout) -> Tensor:
-        several = (layout.image > 0).any()
-        return torch.ones_like(layout.valid) if several else layout.coords[..., 1] <= 0
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        first, self.last = self.last, run.tokens
+        return RunPositions(offsets=torch.arange(run.tokens), extent=run.tokens + first)
 
 
 class EmbedsInFloat32(Good):
@@ -130,10 +98,14 @@ class RandomEmbeddings(Good):
         return values + self.added + torch.randn(()) * 0.1
 
 
-class IdsWithAFraction(Good):
-    def assign(self, layout: SequenceLayout) -> Positions:
-        positions = super().assign(layout)
-        return Positions(ids=positions.ids + 0 * torch.rand(()), next_id=positions.next_id)
+class RandomOffsets(Good):
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        return RunPositions(offsets=torch.arange(run.tokens) * torch.rand(()), extent=run.tokens)
+
+
+class OffsetsWithAFraction(Good):
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        return RunPositions(offsets=torch.arange(run.tokens) / 4, extent=run.tokens / 4)
 
 
 class EmbedsMoreEachTime(Good):
@@ -166,20 +138,16 @@ class KeepsANumberOfItsOwn(Good):
 BROKEN = {
     NoSummary: "expected one line for listings",
     ReadsValuesWhenBuilt: 'cannot be built under torch.device\\("meta"\\)',
-    ReturnsATensor: "assign returned Tensor",
-    OneIdTooMany: r"ids of shape \(6, 24\) for 6 sequences; want \(6, 23\)",
-    OneNextIdForAll: r"next_id of shape \(\); expected one per sequence",
-    BeginsWithOne: "the first id of a sequence is 1; expected 0",
-    CountsByTwo: "from text to text the id grows by 2; expected 1",
-    CountsBackwards: "ids fall along a sequence",
-    TextSharesWithImages: "text shares the position of what is before it",
-    ImagesShareWithText: "an image shares the position of what is before it",
-    ForgetsTheLast: "next_id is 4 behind the id 4; expected 5",
-    CountsPadding: "padding on the left changes ids or next_id",
-    LooksAtOtherRows: "depend on the other sequences of its batch",
+    ReturnsATensor: "within returned Tensor",
+    OneOffsetTooMany: r"offsets of shape \(7,\) for a run of 6 tokens",
+    BeginsBeforeTheRun: r"below the run's start, or not finite: \[-1, 0",
+    OffsetsWithoutEnd: "or not finite",
+    TakesUpMoreThanItSays: r"takes up 6 positions, but its offsets are \[1, 2, 3, 4, 5, 6\]",
+    RemembersTheRunBefore: "depending on what was asked before",
     EmbedsInFloat32: "embed returned .*torch.float32.*; expected what came in",
     EmbedsImagesTogether: "depend on the other images of its batch",
     RandomEmbeddings: "two outputs for the same input",
+    RandomOffsets: "depending on what was asked before",
     EmbedsMoreEachTime: r"two outputs for the same input.*\(embeddings: \(2, 11, 8\) and \(2, 12, 8\)\)",
     VectorWithoutUse: "no gradient reaches added",
     KeepsANumberOfItsOwn: "other values after its state dict went through a new instance",
@@ -194,9 +162,9 @@ def test_the_schemes_of_the_core_pass(name: str):
     assert not scheme.training
 
 
-@pytest.mark.parametrize("good", [Good, IdsWithAFraction], ids=lambda good: good.__name__)
+@pytest.mark.parametrize("good", [Good, OffsetsWithAFraction], ids=lambda good: good.__name__)
 def test_a_good_scheme_passes(good: type[Good]):
-    """Ids may be numbers with a fraction, too."""
+    """Positions may be numbers with a fraction, too."""
     check_position_scheme(good, PositionOptions())
 
 

@@ -1,0 +1,83 @@
+"""Position schemes whose visual tokens go on by less than one: V2PE's (arXiv 2412.09616, §3.2), and a budget.
+
+V2PE gives each visual token a step of 1/δ, chosen at random for each image in training and fixed when answering; text
+behind the image goes on at the next whole position.
+"""
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from polyvex.positions.base import PositionOptions, PositionScheme, RunPositions
+from polyvex.tokens import TEXT, VisualLayout
+
+Step = Annotated[float, Field(gt=0, le=1)]
+
+
+class StrideOptions(PositionOptions):
+    """Options of the ``stride`` scheme."""
+
+    step: Step = Field(default=0.25, description="Positions from one visual token to the next; V2PE takes 1/2 … 1/256.")
+
+
+class Stride(PositionScheme[StrideOptions]):
+    """Each visual token is a fixed step further than the one before."""
+
+    Options = StrideOptions
+    summary = "a fixed step of less than one position per visual token (V2PE)"
+
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        """Counted by steps."""
+        return _stepped(run.tokens, self.options.step)
+
+
+class RandomStrideOptions(PositionOptions):
+    """Options of the ``random_stride`` scheme."""
+
+    steps: list[Step] = Field(
+        default=[1 / 2**power for power in range(9)],
+        min_length=2,
+        description="Steps that training draws from, for each image anew; V2PE's are 1, 1/2, 1/4 … 1/256.",
+    )
+    step: Step = Field(default=0.0625, description="The step when answering; any will do, drawn in training or not.")
+
+
+class RandomStride(PositionScheme[RandomStrideOptions]):
+    """Each visual token is a step further than the one before; training draws the step for each image."""
+
+    Options = RandomStrideOptions
+    summary = "a step per visual token that is random for each image in training (V2PE)"
+
+    @property
+    def varies(self) -> bool:
+        """In training."""
+        return self.training
+
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        """Counted by steps."""
+        options = self.options
+        step = options.steps[int(torch.randint(len(options.steps), ()))] if self.training else options.step
+        return _stepped(run.tokens, step)
+
+
+class InterpolateOptions(PositionOptions):
+    """Options of the ``interpolate`` scheme."""
+
+    positions: int = Field(default=64, ge=1, description="Positions that an image's visual tokens take up together.")
+
+
+class Interpolate(PositionScheme[InterpolateOptions]):
+    """The tokens of an image share out a number of positions evenly, however many they are."""
+
+    Options = InterpolateOptions
+    summary = "a budget of positions per image, shared out evenly among its tokens"
+
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        """Counted by the budget over the image's tokens; never by more than one."""
+        step = self.options.positions / int((image.run != TEXT).sum())
+        return _stepped(run.tokens, min(step, 1.0))
+
+
+def _stepped(tokens: int, step: float) -> RunPositions:
+    return RunPositions(offsets=torch.arange(tokens, dtype=torch.float32) * step, extent=tokens * step)

@@ -1,0 +1,62 @@
+"""Choices of separators and positions that would have no effect, or that the runs of a recipe cannot honour."""
+
+from polyvex.hooks.manager import Registries
+from polyvex.layouts import ImageLayouts
+from polyvex.recipe.model import encoder_names
+from polyvex.recipe.schema import Recipe
+
+
+def arrangement_problems(recipe: Recipe, registries: Registries, layouts: ImageLayouts) -> list[str]:
+    """Sentences about separators and position schemes, each with a way out. Empty if all is well."""
+    return _separators(recipe, layouts) + _positions(recipe, registries, layouts)
+
+
+def _runs(layouts: ImageLayouts) -> int:
+    """Runs that the language model reads one behind the other."""
+    return 1 if layouts.arrangement.interleaved else len(layouts.runs)
+
+
+def _separators(recipe: Recipe, layouts: ImageLayouts) -> list[str]:
+    fusion, problems = recipe.fusion, []
+    if fusion.separator != "none" and _runs(layouts) == 1:
+        problems.append(
+            f"[fusion]: separator = '{fusion.separator}' has no effect, since all visual tokens are one run. Set it to "
+            f"'none', or take a fusion that keeps encoders apart"
+        )
+    if fusion.separator == "text" and not fusion.separator_text:
+        problems.append("[fusion]: separator is 'text', but separator_text is empty. Give the text")
+    if fusion.separator != "text" and fusion.separator_text:
+        problems.append("[fusion]: separator_text has no effect without separator = 'text'")
+    return problems
+
+
+def _positions(recipe: Recipe, registries: Registries, layouts: ImageLayouts) -> list[str]:
+    own = {index: table.positions for index, table in enumerate(recipe.encoders) if table.positions is not None}
+    names, runs = encoder_names(recipe), _runs(layouts)
+    problems = []
+    if own and (runs != len(names) or layouts.arrangement.interleaved):
+        problems += [
+            f"[[encoders]] {names[index]}: positions of its own need a run of its own, but the fusion "
+            f"'{recipe.fusion.use}' mixes encoders. Take them out, or take a fusion that keeps encoders apart"
+            for index in own
+        ]
+        own = {}
+    common = [index for index in range(len(layouts.runs)) if index not in own]
+    tables = [("[positions]", recipe.positions, common)]
+    tables += [(f"[[encoders]] {names[index]}.positions", table, [index]) for index, table in own.items()]
+    for where, table, served in tables:
+        if not served:
+            problems.append(f"{where}: has no effect, since every encoder has positions of its own. Take one out")
+            continue
+        if table.base == "common" and runs == 1:
+            problems.append(
+                f"{where}: base = 'common' has no effect, since all visual tokens are one run. Take another scheme, or "
+                f"base = 'sequential'"
+            )
+        grids = [layouts.runs[index].tile.grid for index in served]
+        if registries.position_schemes[table.use].needs_grid and not any(grids):
+            problems.append(
+                f"{where}: '{table.use}' goes by rows, but the fusion '{recipe.fusion.use}' leaves no grid. Take "
+                f"share_all, or a scheme that counts tokens"
+            )
+    return problems
