@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from polyvex.options import Options
     from polyvex.positions import PositionScheme
     from polyvex.recipe import Recipe, read_recipe
+    from polyvex.reducers import Reducer
     from polyvex.tokens import Grid, TokenShape, VisualTokens
     from polyvex.training.stages import train
 
@@ -29,6 +30,7 @@ _PLACES = {
     "polyvex.hooks": ("hookimpl",),
     "polyvex.options": ("Options",),
     "polyvex.positions": ("PositionScheme",),
+    "polyvex.reducers": ("Reducer",),
     "polyvex.recipe": ("Recipe", "read_recipe"),
     "polyvex.tokens": ("Grid", "TokenShape", "VisualTokens"),
     "polyvex.training.stages": ("train",),
@@ -47,6 +49,7 @@ __all__ = [
     "Options",
     "PositionScheme",
     "Recipe",
+    "Reducer",
     "TokenShape",
     "VisionEncoder",
     "VisualTokens",

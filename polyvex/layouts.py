@@ -14,6 +14,8 @@ from polyvex.encoders.tiling import Size, View
 from polyvex.encoders.views import EncoderViews, alike
 from polyvex.errors import ContractError
 from polyvex.fusion.base import Fusion
+from polyvex.hooks.registry import Registry
+from polyvex.reducers.base import Reducer
 from polyvex.tokens import TEXT, Layouts, TokenShape, VisualLayout
 
 KEPT = 256
@@ -198,12 +200,36 @@ Built = tuple[type[VisionEncoder], Any]
 """An encoder's class, and its table with the keys that every encoder has."""
 
 
+def token_shapes(encoders: Sequence[Built], reducers: Registry[Reducer]) -> list[TokenShape]:
+    """What reaches the fusion from one tile of each encoder: its tokens, or what its reducer leaves of them.
+
+    Raises:
+        ValueError: if a reducer cannot work on its encoder's tokens. Says which, the numbers and a way out.
+    """
+    shapes = []
+    for index, (kind, table) in enumerate(encoders):
+        shape = kind.describe(table).shape
+        if table.reduce is not None:
+            try:
+                shape = reducers[table.reduce.use].describe(table.reduce, shape=shape)
+            except ValueError as error:
+                raise ValueError(f"reduce of encoder #{index + 1} ({table.use}): {error}") from None
+        shapes.append(shape)
+    return shapes
+
+
 def image_layouts(
-    encoders: Sequence[Built], fusion: tuple[type[Fusion], Any], *, dim: int, separator: int = 0
+    encoders: Sequence[Built],
+    fusion: tuple[type[Fusion], Any],
+    *,
+    shapes: Sequence[TokenShape],
+    dim: int,
+    separator: int = 0,
 ) -> ImageLayouts:
     """The layouts that encoders and a fusion give together, for a language model of width ``dim``.
 
     Args:
+        shapes: what reaches the fusion from each encoder, as :func:`token_shapes` tells it.
         separator: tokens between two runs.
 
     Raises:
@@ -211,7 +237,6 @@ def image_layouts(
     """
     kind, options = fusion
     views = [EncoderViews(kind=one, options=table, tiling=table.tiling) for one, table in encoders]
-    shapes = [one.describe(table).shape for one, table in encoders]
     tiles = kind.describe(options, inputs=shapes, dim=dim)
     for index, ((one, table), shape) in enumerate(zip(encoders, tiles if kind.separate else shapes, strict=True)):
         _check_tiling(index, one, table, shape)

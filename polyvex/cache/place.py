@@ -31,7 +31,7 @@ NO_NUMBERS = {"polyvex", "pydantic", "jaxtyping", "pytest"}
 """Requirements of plugins that no token depends on."""
 
 
-NOT_IN_TOKENS = {"use", "name", "weights", "precision", "tune", "lora"}
+NOT_IN_TOKENS = {"use", "name", "weights", "precision", "tune", "lora", "reduce", "positions"}
 """Keys of an encoder's table that are told elsewhere, or that frozen encoders' tokens do not depend on."""
 
 

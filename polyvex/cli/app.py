@@ -24,6 +24,7 @@ app.add_typer(plugins, name="plugins")
 
 for name, function in {
     "encoders": listings.encoders,
+    "reducers": listings.reducers,
     "fusions": listings.fusions,
     "positions": listings.positions,
     "routers": listings.routers,

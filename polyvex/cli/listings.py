@@ -48,6 +48,11 @@ def encoders(as_json: AsJson = False) -> None:
     _components("encoders", as_json, encoder_rows)
 
 
+def reducers(as_json: AsJson = False) -> None:
+    """List reducers, which leave fewer tokens of an encoder, with their options."""
+    _components("reducers", as_json)
+
+
 def fusions(as_json: AsJson = False) -> None:
     """List fusions with their options."""
     _components("fusions", as_json)

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from polyvex.lm.base import LanguageModel
     from polyvex.moe.routers import Router
     from polyvex.positions.base import PositionScheme
+    from polyvex.reducers.base import Reducer
 
 DISABLE = "POLYVEX_DISABLE_PLUGINS"
 """Environment variable: names of plugins to leave out, separated by commas."""
 
-BUILT_IN = ("polyvex.fusion", "polyvex.positions", "polyvex.moe", "polyvex.lm", "polyvex.data", "polyvex.evaluation")
+BUILT_IN = tuple(
+    f"polyvex.{package}" for package in ("reducers", "fusion", "positions", "moe", "lm", "data", "evaluation")
+)
 """Packages of the core that register their components through the same hooks as everybody else."""
 
 
@@ -51,6 +54,7 @@ class Registries:
     """Everything that recipes may name, and how each plugin fared."""
 
     encoders: "Registry[VisionEncoder]"
+    reducers: "Registry[Reducer]"
     fusions: "Registry[Fusion]"
     position_schemes: "Registry[PositionScheme]"
     routers: "Registry[Router]"
@@ -66,6 +70,7 @@ class Registries:
 
 KINDS = {
     "encoders": "encoder",
+    "reducers": "reducer",
     "fusions": "fusion",
     "position_schemes": "position scheme",
     "routers": "router",
@@ -233,8 +238,9 @@ def _bases() -> dict[str, type]:
     from polyvex.lm.base import LanguageModel
     from polyvex.moe.routers import Router
     from polyvex.positions.base import PositionScheme
+    from polyvex.reducers.base import Reducer
 
-    kinds = (VisionEncoder, Fusion, PositionScheme, Router, LanguageModel, Dataset, Metric)
+    kinds = (VisionEncoder, Reducer, Fusion, PositionScheme, Router, LanguageModel, Dataset, Metric)
     return dict(zip(KINDS, kinds, strict=True))
 
 

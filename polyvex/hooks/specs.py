@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from polyvex.lm.base import LanguageModel
     from polyvex.moe.routers import Router
     from polyvex.positions.base import PositionScheme
+    from polyvex.reducers.base import Reducer
 
 GROUP = "polyvex"
 """The entry-point group, and the name that hook markers carry."""
@@ -36,6 +37,11 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 @hookspec
 def register_encoders() -> "Mapping[str, type[VisionEncoder]]":  # type: ignore[empty-body]
     """Return encoders: networks that turn an image into visual tokens."""
+
+
+@hookspec
+def register_reducers() -> "Mapping[str, type[Reducer]]":  # type: ignore[empty-body]
+    """Return reducers: fewer tokens of one encoder, before fusion."""
 
 
 @hookspec

@@ -10,7 +10,7 @@ from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import RecipeError
 from polyvex.fusion.base import Fusion
 from polyvex.hooks.manager import Registries
-from polyvex.layouts import ImageLayouts, image_layouts
+from polyvex.layouts import ImageLayouts, image_layouts, token_shapes
 from polyvex.model.config import PolyvexConfig
 from polyvex.model.merge import MergeViews
 from polyvex.moe.routers import Router, RouterOptions
@@ -19,6 +19,7 @@ from polyvex.positions import PositionAssigner
 from polyvex.positions.build import build_assigner
 from polyvex.recipe.model import FusionKeys
 from polyvex.recipe.tables import read_encoder, read_table
+from polyvex.reducers.base import Reducer
 from polyvex.tokens import TokenShape
 
 
@@ -26,12 +27,14 @@ from polyvex.tokens import TokenShape
 class Components:
     """The parts around a language model; ``router`` is its class and options.
 
-    Of the encoders, ``tables`` and ``views`` by name, and ``shapes`` (of one tile) in order; ``layouts`` is of whole
+    Of the encoders, ``tables`` and ``views`` by name, and ``shapes`` (of one tile, as it emits them) in
+    order; ``reducers`` by name, of those that have one; ``layouts`` is of whole
     images, after fusion.
     """
 
     tables: dict[str, Any]
     shapes: list[TokenShape]
+    reducers: dict[str, Reducer]
     views: dict[str, EncoderViews]
     layouts: ImageLayouts
     merge: MergeViews
@@ -49,12 +52,13 @@ def read_components(config: PolyvexConfig, registries: Registries, *, dim: int) 
     """
     tables = read_encoders(config, registries)
     kinds = [(registries.encoders[table.use], table) for table in tables]
-    shapes = [kind.describe(table).shape for kind, table in kinds]
+    emitted = [kind.describe(table).shape for kind, table in kinds]
+    shapes = token_shapes(kinds, registries.reducers)
     fusion_options = read_table(registries.fusions, config.fusion or {}, keys=FusionKeys)
     fusion_kind = registries.fusions[fusion_options.use]
     learned = fusion_options.separator == "learned"
     separator = 1 if learned else len(config.separator_ids or [])
-    layouts = image_layouts(kinds, (fusion_kind, fusion_options), dim=dim, separator=separator)
+    layouts = image_layouts(kinds, (fusion_kind, fusion_options), shapes=shapes, dim=dim, separator=separator)
     fusion = fusion_kind(fusion_options, inputs=shapes, dim=dim)
     scheme = read_table(registries.position_schemes, config.positions or {})
     own = {index: table.positions for index, (_, table) in enumerate(kinds) if table.positions is not None}
@@ -62,7 +66,12 @@ def read_components(config: PolyvexConfig, registries: Registries, *, dim: int) 
     moe, router = read_experts(config, registries)
     return Components(
         tables={table.name: table for _, table in kinds},
-        shapes=shapes,
+        shapes=emitted,
+        reducers={
+            table.name: registries.reducers[table.reduce.use](table.reduce, shape=shape)
+            for (_, table), shape in zip(kinds, emitted, strict=True)
+            if table.reduce is not None
+        },
         views={table.name: EncoderViews(kind=kind, options=table, tiling=table.tiling) for kind, table in kinds},
         layouts=layouts,
         merge=MergeViews(layouts, dim=dim, learned=learned),

@@ -76,6 +76,7 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
             components = read_components(config, registries, dim=self.lm.config.hidden_size)
             own = build_encoders(config, registries)[0] if encoders is None else encoders
             self.encoders = nn.ModuleDict(own)
+            self.reducers = nn.ModuleDict(components.reducers)
             self.fusion = components.fusion
             self.positions = components.positions
             self.views = components.merge
@@ -177,7 +178,8 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
         Otherwise a stage that trains the connector alone would have nothing to go backward through, and processes
         that train together would fall out of step.
         """
-        connector = [*self.fusion.parameters(), *self.positions.parameters(), *self.views.parameters()]
+        parts = (self.reducers, self.fusion, self.positions, self.views)
+        connector = [parameter for part in parts for parameter in part.parameters()]
         trained = [parameter for parameter in connector if parameter.requires_grad]
         if not (self.training and trained and torch.is_grad_enabled()):
             return 0.0
@@ -223,7 +225,10 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
             for name in self.encoder_names
         ]
         own = next(self.fusion.parameters(), self.lm.get_input_embeddings().weight)
-        runs = self.fusion.runs([replace(part, values=part.values.to(own.device, own.dtype)) for part in parts])
+        moved = [replace(part, values=part.values.to(own.device, own.dtype)) for part in parts]
+        runs = self.fusion.runs(
+            [self._reduced(name, part) for name, part in zip(self.encoder_names, moved, strict=True)]
+        )
         ids = self.config.separator_ids
         between = self.lm.get_input_embeddings()(torch.tensor(ids, device=own.device)) if ids else None
         if self.layouts.fixed and self.layouts.untiled:
@@ -233,6 +238,13 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
         layouts = [self.layouts.of(size) for size in sizes]
         embedded = self.positions.embed(self.views(runs, sizes, between), VisualLayout.joined(layouts))
         return VisualSequence(values=embedded, layouts=self.layout if self.layouts.fixed else layouts)
+
+    def _reduced(self, name: str, part: VisualTokens) -> VisualTokens:
+        """An encoder's tokens, or what its reducer leaves of them."""
+        if name not in self.reducers:
+            return part
+        reducer: Any = self.reducers[name]
+        return VisualTokens.on_grid(reducer(part.values), reducer.shape.grid)
 
     def _sizes(self, image_sizes: Tensor | None, tiles: int) -> list[Size]:
         """Height and width of each image; of ``tiles`` of the first encoder, if all images are laid out alike."""

@@ -6,7 +6,7 @@ from torch import nn
 
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import unknown
-from polyvex.layouts import ImageLayouts, image_layouts
+from polyvex.layouts import ImageLayouts, image_layouts, token_shapes
 from polyvex.moe.upcycle import chosen_layers
 from polyvex.recipe.arrangement import arrangement_problems
 from polyvex.recipe.model import encoder_names
@@ -67,7 +67,8 @@ def recipe_layouts(
     ids = about(recipe.fusion) if separator_ids is None else separator_ids
     separator = 1 if recipe.fusion.separator == "learned" else len(ids)
     fusion = (registries.fusions[recipe.fusion.use], recipe.fusion)
-    return image_layouts(encoders, fusion, dim=dim, separator=separator)
+    shapes = token_shapes(encoders, registries.reducers)
+    return image_layouts(encoders, fusion, shapes=shapes, dim=dim, separator=separator)
 
 
 def about(fusion: Any) -> list[int]:

@@ -34,6 +34,9 @@ class EncoderKeys(Options):
         "through adapters, and images are encoded in each step.",
     )
     lora: LoRA | None = Field(default=None, description="Adapters of tune = 'lora'.")
+    reduce: Any = Field(
+        default=None, description="A reducer: fewer of its tokens, before fusion. All of them if left out."
+    )
     positions: Any = Field(
         default=None, description="A position scheme for this encoder alone, as [positions]; that one if left out."
     )
@@ -93,12 +96,17 @@ def one_table(registry: Registry[Any], name: str, keys: type[Options] | None = N
 
 
 def encoder_keys(registries: Registries) -> type[EncoderKeys]:
-    """:class:`EncoderKeys` with the tables of the installed position schemes."""
+    """:class:`EncoderKeys` with the tables of the installed reducers and position schemes."""
     make: Any = create_model
-    described = EncoderKeys.model_fields["positions"].description
-    scheme: Any = table_model(registries.position_schemes)
-    field = Field(default=None, description=described)
-    return make("EncoderKeys", __base__=EncoderKeys, __doc__=EncoderKeys.__doc__, positions=(scheme | None, field))
+    tables: dict[str, Any] = {"reduce": registries.reducers, "positions": registries.position_schemes}
+    fields = {
+        name: (
+            table_model(registry) | None,
+            Field(default=None, description=EncoderKeys.model_fields[name].description),
+        )
+        for name, registry in tables.items()
+    }
+    return make("EncoderKeys", __base__=EncoderKeys, __doc__=EncoderKeys.__doc__, **fields)
 
 
 def recipe_model(registries: Registries) -> type[Recipe]:

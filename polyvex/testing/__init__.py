@@ -10,6 +10,7 @@ from polyvex.testing.contracts import check_dataset, check_encoder
 from polyvex.testing.fusions import check_fusion
 from polyvex.testing.metrics import check_metric
 from polyvex.testing.positions import check_position_scheme
+from polyvex.testing.reducers import check_reducer
 from polyvex.testing.routers import check_router
 from polyvex.testing.upstream import check_upstream
 
@@ -19,6 +20,7 @@ __all__ = [
     "check_fusion",
     "check_metric",
     "check_position_scheme",
+    "check_reducer",
     "check_router",
     "check_upstream",
 ]

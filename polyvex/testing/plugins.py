@@ -20,6 +20,7 @@ from polyvex.testing.declarations import check_options_class
 from polyvex.testing.fusions import FusionKit
 from polyvex.testing.metrics import MetricKit
 from polyvex.testing.positions import PositionKit
+from polyvex.testing.reducers import ReducerKit
 from polyvex.testing.routers import RouterKit
 
 
@@ -51,6 +52,7 @@ class LanguageModelKit:
 
 KITS: dict[str, Callable[[type[Any], Any], Kit]] = {
     "encoders": EncoderKit,
+    "reducers": ReducerKit,
     "fusions": FusionKit,
     "position_schemes": PositionKit,
     "routers": RouterKit,

@@ -13,7 +13,7 @@ from polyvex.moe.layer import MoEFeedForward
 
 def part_of(name: str, experts: Sequence[str]) -> str:
     """The finest named part that a parameter belongs to; ``experts`` are the names of MoE layers."""
-    if name.startswith(("fusion.", "positions.", "views.")):
+    if name.startswith(("reducers.", "fusion.", "positions.", "views.")):
         return "connector"
     if name.startswith("encoders."):
         return ".".join(name.split(".")[:2])
