@@ -18,7 +18,7 @@ from polyvex.encoders.tiling import Tiling
 from polyvex.encoders.tuning import LoRA
 from polyvex.hooks.manager import KINDS, load_registries
 from polyvex.recipe import schema
-from polyvex.recipe.model import DataKeys, EncoderKeys
+from polyvex.recipe.model import DataKeys, EncoderKeys, FusionKeys, LMKeys
 
 PAGE = Path(__file__).with_name("recipes.md")
 MARKED = re.compile(r"(?P<start><!-- table (?P<name>[a-z_.-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -28,6 +28,8 @@ FIXED: dict[str, type[BaseModel]] = {
     "encoders": EncoderKeys,
     "encoders.tiling": Tiling,
     "encoders.lora": LoRA,
+    "fusion": FusionKeys,
+    "lm": LMKeys,
     "moe": schema.MoETable,
     "prompt": schema.PromptTable,
     "data": DataKeys,
@@ -40,7 +42,7 @@ FIXED: dict[str, type[BaseModel]] = {
 }
 """Name of a marker to the class of the table that does not depend on plugins."""
 
-TABLES = ("encoders", "fusion", "positions", "lm", "router", "data")
+TABLES = ("encoders", "reduce", "fusion", "positions", "lm", "router", "data")
 """Keys whose table depends on plugins, so that the fixed classes call it anything."""
 
 WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "any value", type(None): "nothing"}

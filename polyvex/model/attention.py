@@ -30,6 +30,12 @@ def check_attention(lm: Any) -> None:
         )
 
 
+def sliding_window(lm: Any) -> int | None:
+    """How far back a language model's layers look at most, if some of them do not see everything."""
+    config = lm.config.get_text_config()
+    return getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+
+
 def packed_mask(
     lm: Any, documents: Int[Tensor, "batch seq"], valid: Bool[Tensor, "batch seq"], dtype: torch.dtype
 ) -> Tensor | BlockMask:
@@ -45,8 +51,7 @@ def packed_mask(
     Raises:
         ContractError: if the language model has layers with sliding windows, which this mask would widen.
     """
-    window = getattr(lm.config, "sliding_window", None)
-    if window is not None and window < documents.shape[1] and getattr(lm.config, "use_sliding_window", True):
+    if (window := sliding_window(lm)) is not None and window < documents.shape[1]:
         raise ContractError(
             f"texts cannot be packed for a language model with a sliding window ({window} tokens): set training.pack = "
             f"false"

@@ -73,6 +73,33 @@ def test_a_batch_is_padded_on_the_right_to_a_multiple() -> None:
     ]
 
 
+def long(count: int, *, images: tuple[str, ...] = ()) -> Example:
+    """An example of ``count`` tokens, each the example's length, of which the first is no answer."""
+    return Example(ids=[count] * count, labels=[IGNORED] + [count] * (count - 1), images=images)
+
+
+def test_short_examples_share_rows() -> None:
+    collate = Collator(pad=0, read_images=read_images, multiple=2, pack=True)
+    batch = collate([long(2), long(5), long(3), long(1), long(3)])
+    # From the longest on: 5 fills a row; 3 and 2 fill one, 3 and 1 share one.
+    assert batch["input_ids"].tolist() == [[5] * 5 + [0], [3, 3, 3, 2, 2, 0], [3, 3, 3, 1, 0, 0]]
+    assert batch["documents"].tolist() == [[0] * 5 + [-1], [0, 0, 0, 1, 1, -1], [0, 0, 0, 1, -1, -1]]
+    assert batch["attention_mask"].tolist() == [[1] * 5 + [0], [1] * 5 + [0], [1] * 4 + [0, 0]]
+    assert batch["labels"][1].tolist() == [IGNORED, 3, 3, IGNORED, 2, IGNORED]
+
+
+def test_no_example_is_asked_to_begin_the_next() -> None:
+    # A text whose first token is learned has no place to be learned from in a packed row.
+    batch = Collator(pad=0, read_images=read_images, pack=True)([Example(ids=[7, 8], labels=[7, 8], images=())])
+    assert batch["labels"][0, :2].tolist() == [IGNORED, 8]
+
+
+def test_packed_images_come_in_the_order_of_their_examples() -> None:
+    rows = [long(1, images=("c",)), long(3, images=("a", "b")), long(2, images=("a",))]
+    batch = Collator(pad=0, read_images=read_images, pack=True)(rows)
+    assert batch["encoder_tokens"]["a"].flatten().tolist() == [ord(one) for one in "abac"]
+
+
 def test_a_full_multiple_is_not_padded() -> None:
     batch = Collator(pad=9, read_images=read_images, multiple=2)([Example(ids=[1, 2], labels=[1, 2], images=())])
     assert batch["input_ids"].tolist() == [[1, 2]]

@@ -15,6 +15,7 @@ SECTIONS = dict(re.findall(r"^### ([\w ]+)\n(.*?)(?=^##|\Z)", PAGE, flags=re.MUL
 
 EXAMPLES = {
     "encoder": ("basics", "color-grid"),
+    "reducer": ("polyvex.reducers", "perceiver"),
     "fusion": ("polyvex.fusion", "mlp"),
     "position scheme": ("polyvex.positions", "share_row_col"),
     "router": ("polyvex.moe", "top_k"),

@@ -10,8 +10,25 @@ from torch import Tensor
 from polyvex.assemble import Built
 from polyvex.data.batches import pad_left
 
-SCHEMES = ("sequential", "share_all", "share_row", "share_row_col")
+SCHEMES = (
+    *(
+        "sequential",
+        "share_all",
+        "share_row",
+        "share_row_col",
+        "share_encoder",
+        "stride",
+        "random_stride",
+        "interpolate",
+    ),
+    *("share_row positions.base=common", "stride positions.base=common"),
+)
 NEW = 5
+
+
+def chosen(scheme: str) -> list[str]:
+    """Changes to the recipe: the scheme, and what stands behind it."""
+    return [f"positions.use={scheme}".split()[0], *scheme.split()[1:]]
 
 
 def prompts_of(built: Built, *asked: tuple[str, int]) -> tuple[list[list[int]], dict[str, Tensor]]:
@@ -60,7 +77,7 @@ ASKED = [("what color is the square?", 1), ("where?", 2), ("is it?", 0)]
 def test_cached_decoding_is_the_full_forward(
     scheme: str, attention: str, experts: bool, make_built: Callable[..., Built]
 ) -> None:
-    built = make_built(f"positions.use={scheme}", experts=experts)
+    built = make_built(*chosen(scheme), experts=experts)
     built.model.lm.set_attn_implementation(attention)
     rows, tokens = prompts_of(built, *ASKED)
     output = generate(built, inputs_of(built, rows, tokens), output_logits=True, return_dict_in_generate=True)
@@ -75,7 +92,7 @@ def test_cached_decoding_is_the_full_forward(
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_without_a_cache_generate_says_the_same(scheme: str, shared_built: Callable[..., Built]) -> None:
-    built = shared_built(f"positions.use={scheme}")
+    built = shared_built(*chosen(scheme))
     inputs = inputs_of(built, *prompts_of(built, *ASKED))
     assert torch.equal(generate(built, inputs, use_cache=False), generate(built, inputs, use_cache=True))
 
@@ -83,16 +100,38 @@ def test_without_a_cache_generate_says_the_same(scheme: str, shared_built: Calla
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_prompt_may_end_in_an_image(scheme: str, shared_built: Callable[..., Built]) -> None:
     # Then decoding goes on behind a shared position, not behind the last token's own.
-    built = shared_built(f"positions.use={scheme}", "prompt.template={question}{image}")
+    built = shared_built(*chosen(scheme), "prompt.template={question}{image}")
     rows, tokens = prompts_of(built, ("where?", 1))
     expected, _ = greedy_by_hand(built, rows[0], tokens)
     assert generate(built, inputs_of(built, rows, tokens))[0].tolist() == expected
 
 
-@pytest.mark.parametrize("scheme", ["sequential", "share_row"])
+@pytest.mark.parametrize("scheme", ["share_row", "stride"])
+def test_beams_go_on_behind_a_prompt_that_ends_in_an_image(scheme: str, shared_built: Callable[..., Built]) -> None:
+    built = shared_built(*chosen(scheme), "prompt.template={question}{image}")
+    rows, tokens = prompts_of(built, ("where?", 1), ("where is it?", 1))
+    together = generate(built, inputs_of(built, rows, tokens), num_beams=3)[:, -NEW:]
+    for index, row in enumerate(rows):
+        alone = inputs_of(built, [row], {name: values[index : index + 1] for name, values in tokens.items()})
+        assert together[index].tolist() == generate(built, alone, num_beams=3)[0, -NEW:].tolist()
+
+
+@pytest.mark.parametrize("scheme", ["share_row", "stride"])
+def test_a_long_answer_is_decoded_as_the_full_forward_says(scheme: str, shared_built: Callable[..., Built]) -> None:
+    built = shared_built(*chosen(scheme))
+    rows, tokens = prompts_of(built, ("where?", 1))
+    inputs = inputs_of(built, rows, tokens)
+    output = built.model.generate(**inputs, max_new_tokens=80, do_sample=False, eos_token_id=-1)
+    with torch.no_grad():
+        logits = built.model(input_ids=output, encoder_tokens=tokens, use_cache=False).logits
+    start = len(rows[0])
+    assert logits[0, start - 1 : -1].argmax(dim=-1).tolist() == output[0, start:].tolist()
+
+
+@pytest.mark.parametrize("scheme", ["sequential", "share_row", "stride"])
 def test_beam_search_takes_each_row_with_its_images(scheme: str, shared_built: Callable[..., Built]) -> None:
     # Rows have one image, two and none: beams of a batch are those of each row alone.
-    built = shared_built(f"positions.use={scheme}")
+    built = shared_built(*chosen(scheme))
     rows, tokens = prompts_of(built, *ASKED)
     together = generate(built, inputs_of(built, rows, tokens), num_beams=3)[:, -NEW:]
     parts = {name: values.split([images for _, images in ASKED]) for name, values in tokens.items()}

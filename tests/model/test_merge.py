@@ -12,7 +12,7 @@ from polyvex.encoders.tiling import Tiling
 from polyvex.encoders.views import EncoderViews
 from polyvex.errors import ContractError
 from polyvex.hooks.manager import Registries
-from polyvex.layouts import ImageLayouts, RunViews
+from polyvex.layouts import Arrangement, ImageLayouts, RunViews
 from polyvex.model.merge import MergeViews
 from polyvex.tokens import TEXT, Grid, TokenShape
 
@@ -83,6 +83,69 @@ def test_encoders_may_see_an_image_in_different_pieces(registries: Registries) -
     assert first.source.unique_consecutive().tolist() == [0, 1]
     assert len(merged) == sum(layouts.tokens(size) for size in sizes)
     assert torch.equal(merged[first.tokens : first.tokens + 36], runs[0][1])
+
+
+def test_the_tokens_of_each_place_come_side_by_side(registries: Registries) -> None:
+    small = TokenShape(tokens=4, dim=1, grid=Grid(rows=2, cols=2))
+    runs = [RunViews(source=index, tile=small, views=views(registries, None)) for index in range(2)]
+    layouts = ImageLayouts(runs, Arrangement(interleaved=True))
+    merged = MergeViews(layouts, dim=1).whole(
+        [torch.tensor([[[1.0], [2], [3], [4]]]), torch.tensor([[[5.0], [6], [7], [8]]])]
+    )
+    assert merged.flatten().tolist() == [1, 5, 2, 6, 3, 7, 4, 8]
+    layout = layouts.of()
+    assert layout.source.tolist() == [0, 1] * 4
+    assert layout.run.tolist() == [0] * 8
+    assert layout.coords.tolist() == [[r, c] for r in range(2) for c in range(2) for _ in range(2)]
+
+
+def test_the_ends_of_rows_stay_behind_their_rows_when_encoders_are_interleaved(registries: Registries) -> None:
+    tile, tiling = TokenShape(tokens=36, dim=DIM, grid=GRID), Tiling()
+    runs = [RunViews(source=index, tile=tile, views=views(registries, tiling)) for index in range(2)]
+    plain, mixed = ImageLayouts(runs), ImageLayouts(runs, Arrangement(interleaved=True))
+    tiles = tiles_for(plain, SIZES)
+    merge, woven = MergeViews(plain, dim=DIM), MergeViews(mixed, dim=DIM)
+    woven.load_state_dict(merge.state_dict())
+    apart = merge(tiles, SIZES).split([plain.tokens(size) for size in SIZES])
+    together = woven(tiles, SIZES).split([mixed.tokens(size) for size in SIZES])
+    for size, one, both in zip(SIZES, apart, together, strict=True):
+        half = len(one) // 2
+        assert torch.equal(both[0::2], one[:half])
+        assert torch.equal(both[1::2], one[half:])
+        layout = mixed.of(size)
+        assert torch.equal(layout.coords[0::2], plain.of(size).coords[:half])
+        assert layout.source.tolist() == [0, 1] * half
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_learned_separators_stand_between_runs_and_learn(tiled: bool, registries: Registries) -> None:
+    tile = TokenShape(tokens=36, dim=DIM, grid=GRID)
+    tiling = Tiling(grids=[[1, 2]]) if tiled else None
+    runs = [RunViews(source=index, tile=tile, views=views(registries, tiling)) for index in range(3)]
+    layouts = ImageLayouts(runs, Arrangement(separator=1))
+    merge = MergeViews(layouts, dim=DIM, learned=True)
+    tiles = tiles_for(layouts, SIZES[:2])
+    merged = merge(tiles, SIZES[:2]) if tiled else merge.whole(tiles).flatten(0, 1)
+    layout = layouts.of(SIZES[0])
+    gaps = (layout.run == TEXT).nonzero().flatten()
+    assert len(gaps) == 2
+    assert layout.run.unique_consecutive().tolist() == [0, TEXT, 1, TEXT, 2]
+    assert torch.equal(merged[gaps], merge.separators)
+    assert len(merged) == sum(layouts.tokens(size) for size in SIZES[:2])
+    merged[gaps].sum().backward()
+    assert merge.separators.grad.tolist() == [[1.0] * DIM] * 2
+
+
+def test_text_between_runs_is_what_it_is_given(registries: Registries) -> None:
+    tile = TokenShape(tokens=36, dim=DIM, grid=GRID)
+    runs = [RunViews(source=index, tile=tile, views=views(registries, None)) for index in range(2)]
+    merge = MergeViews(ImageLayouts(runs, Arrangement(separator=3)), dim=DIM)
+    tiles, text = tiles_for(merge.layouts, SIZES[:2]), torch.randn(3, DIM)
+    merged = merge.whole(tiles, text)
+    assert torch.equal(merged[1], torch.cat([tiles[0][1], text, tiles[1][1]]))
+    assert list(merge.parameters()) == []
+    with pytest.raises(ContractError, match="separated by text, but its embeddings were not given"):
+        merge.whole(tiles)
 
 
 def test_tokens_without_a_grid_come_tile_by_tile(registries: Registries) -> None:

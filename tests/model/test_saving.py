@@ -106,6 +106,7 @@ def test_the_configuration_tells_every_table_and_where_encoders_came_from(make_b
         "precision": "float32",
         "tune": "frozen",
         "lora": None,
+        "reduce": None,
         "positions": None,
     }
     assert config.fusion["use"] == "mlp"

@@ -32,7 +32,7 @@ def test_schema_covers_installed_components(known: Registries) -> None:
         for definition in schema["$defs"].values()
         if "use" in definition.get("properties", {})
     }
-    kinds = ("encoders", "fusions", "position_schemes", "language_models", "datasets", "routers")
+    kinds = ("encoders", "reducers", "fusions", "position_schemes", "language_models", "datasets", "routers")
     assert uses == {name for kind in kinds for name in getattr(known, kind).names()}
     assert {"patchify", "mlp", "share_row", "small-llama", "jsonl", "top_k"} <= uses
 

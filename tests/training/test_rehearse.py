@@ -73,6 +73,23 @@ def test_no_layer_at_all_is_refused(tiny_recipe: Make) -> None:
         tiny_recipe("moe.layers=[]")
 
 
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_positions_with_a_fraction_are_refused_where_they_are_looked_up(
+    family: str, pretrained: Make, registries: Registries
+) -> None:
+    (problem,) = make_plan(pretrained(family, "positions.use=stride"), registries).problems
+    assert "looks its positions up in a table, so it cannot take those with a fraction, which 'stride' gives" in problem
+    assert make_plan(pretrained(family, "positions.use=share_all"), registries).problems == []
+    assert make_plan(pretrained("llama", "positions.use=stride"), registries).problems == []
+
+
+def test_a_common_base_that_would_be_ignored_is_refused(pretrained: Make, registries: Registries) -> None:
+    recipe = pretrained("bloom", "positions.use=sequential", "positions.base=common")
+    (problem,) = make_plan(recipe, registries).problems
+    assert "takes no position ids" in problem
+    assert make_plan(pretrained("bloom", "positions.use=sequential"), registries).problems == []
+
+
 def test_a_scheme_that_the_language_model_would_ignore_is_refused(pretrained: Make, registries: Registries) -> None:
     (problem,) = make_plan(pretrained("bloom"), registries).problems
     assert "takes no position ids, so 'share_row' would have no effect" in problem
