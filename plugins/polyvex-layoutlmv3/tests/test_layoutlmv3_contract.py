@@ -1,5 +1,7 @@
 """The contract, at a small size, with and without words."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,6 +70,15 @@ def test_facts_of_the_real_ones(kind: type[LayoutLMv3], dim: int, depth: int) ->
     assert 4 * coordinates[0] + 2 * coordinates[1] == dim
     # Words, one type, 514 positions and a norm; each of x, y, height and width has a table of 1024.
     assert with_text == (50_265 + 1 + 514 + 2) * dim + 2 * 1024 * sum(coordinates)
+
+
+def test_facts_are_told_without_transformers() -> None:
+    """Importing it takes longer than all the rest of a listing."""
+    told = "import sys; from polyvex_layoutlmv3 import *\n"
+    told += "LayoutLMv3Large.describe(LayoutLMv3Options(words='ocr')); LayoutLMv3Large.weights(LayoutLMv3Options())\n"
+    told += "print([name for name in sys.modules if name == 'transformers'])"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_costs_grow_with_words() -> None:

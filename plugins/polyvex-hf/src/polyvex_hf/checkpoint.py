@@ -3,14 +3,18 @@
 import copy
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from polyvex.encoders import License, WeightsPlace, allows_commerce, find_in_folder, find_on_hub
 from polyvex_hf.known import KNOWN, Known
+from polyvex_hf.reading import stated_size
 
 CONFIG = "config.json"
 CARD = "README.md"
+Size = tuple[int, int]
+
 UNKNOWN = "unknown (no licence in a model card here)"
 
 
@@ -18,14 +22,15 @@ UNKNOWN = "unknown (no licence in a model card here)"
 class Checkpoint:
     """A checkpoint by name; equal ones have the same structure.
 
-    ``folder`` is where its files are (None where only its facts are known), ``vision`` transformers' configuration of
-    the vision tower, ``text`` that as text.
+    ``model_type`` is transformers' name of the family, ``text`` the configuration as text, and ``folder`` where its
+    files are (None where only its facts are known). ``read`` is the configuration that stands in the folder.
     """
 
     name: str
+    model_type: str
     text: str
-    vision: Any = field(compare=False, repr=False)
     folder: Path | None = None
+    read: Any = field(default=None, compare=False, repr=False)
 
     @property
     def known(self) -> Known | None:
@@ -33,9 +38,14 @@ class Checkpoint:
         return None if Path(self.name).is_dir() else KNOWN.get(self.name)
 
     @property
-    def model_type(self) -> str:
-        """transformers' name of the family."""
-        return self.vision.model_type
+    def vision(self) -> Any:
+        """transformers' configuration of the vision tower; where it is known, it is made only when it is asked for."""
+        return _known_config(self.name) if self.read is None else self.read
+
+    def stated_size(self) -> Size | None:
+        """Height and width that the configuration states, if any."""
+        side = self.known.config.get("image_size") if self.known else None
+        return stated_size(self.vision) if side is None else (side, side)
 
     def config(self) -> Any:
         """A configuration of one's own to change."""
@@ -55,11 +65,8 @@ def find_checkpoint(name: str) -> Checkpoint:
         return _read(name, folder)
     cached = _cached(name, CONFIG)
     if name in KNOWN:
-        from transformers import AutoConfig
-
         known = KNOWN[name]
-        config = AutoConfig.for_model(known.model_type, **known.config)
-        return Checkpoint(name, _text(config), config, cached.parent if cached else None)
+        return Checkpoint(name, known.model_type, json.dumps(known.config), cached.parent if cached else None)
     if cached is None:
         raise ValueError(
             f"'{name}' is no directory, and not in the hub's local cache. To get it: hf download {name}. Known without "
@@ -70,7 +77,14 @@ def find_checkpoint(name: str) -> Checkpoint:
 
 def _read(name: str, folder: Path) -> Checkpoint:
     vision = read_config(folder)
-    return Checkpoint(name, _text(vision), vision, folder)
+    return Checkpoint(name, vision.model_type, _text(vision), folder, vision)
+
+
+@lru_cache(maxsize=16)
+def _known_config(name: str) -> Any:
+    from transformers import AutoConfig  # only here: it takes a second, and listings can do without
+
+    return AutoConfig.for_model(KNOWN[name].model_type, **KNOWN[name].config)
 
 
 def read_config(folder: Path) -> Any:

@@ -16,8 +16,9 @@ from polyvex.tokens import TokenShape, VisualTokens
 from polyvex_hf.checkpoint import differences, find_checkpoint, license_of, weights_of
 from polyvex_hf.network import make_parts, network_class
 from polyvex_hf.pictures import Pictures, find_pictures
-from polyvex_hf.reading import read_tokens, stated_size
+from polyvex_hf.reading import read_tokens
 from polyvex_hf.structure import Size, Structure, structure_of
+from polyvex_hf.table import Asked, known_structure
 from polyvex_hf.weights import load_into
 
 Side = Annotated[int, Field(ge=1)]
@@ -65,15 +66,20 @@ class HfOptions(EncoderOptions):
         if self.image_size is not None:
             return self.image_size[0], self.image_size[1]
         checkpoint = find_checkpoint(self.checkpoint)
-        stated = stated_size(checkpoint.vision)
+        stated = checkpoint.stated_size()
         if stated is None:
             network_class(checkpoint)  # what does not see at all is told before a size is asked for
             raise ValueError(f"the config.json of '{self.checkpoint}' states no image_size; give the option image_size")
         return stated
 
     def structure(self) -> Structure:
-        """What the network gives for these options."""
-        return structure_of(find_checkpoint(self.checkpoint), self.size(), self.chosen, self.norm)
+        """What the network gives for these options: from the table where it has them, else from the network."""
+        asked = self.asked()
+        return known_structure(*asked) or structure_of(*asked)
+
+    def asked(self) -> Asked:
+        """What the structure follows from."""
+        return find_checkpoint(self.checkpoint), self.size(), self.chosen, self.norm
 
     def located(self) -> Self:
         """A directory is made absolute; a name on the hub stays."""

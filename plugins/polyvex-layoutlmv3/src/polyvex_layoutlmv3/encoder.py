@@ -144,9 +144,7 @@ class LayoutLMv3(VisionEncoder[LayoutLMv3Options]):
         return EncoderFacts(
             shape=TokenShape(tokens=grid.tokens, dim=cls.structure.dim * len(layers), grid=grid),
             image_size=(options.image_size, options.image_size),
-            parameters=count_parameters(
-                cls.structure, image_size=options.image_size, depth=depth, text=options.reads_text
-            ),
+            parameters=count_parameters(cls.structure, grid=grid, depth=depth, text=options.reads_text),
             flops=count_flops(cls.structure, grid=grid, depth=depth, words=places),
             license=License(name="CC-BY-NC-SA-4.0", commercial=False),
             source=f"{cls.repository}: masked text and images, and their alignment, on the 11 million scanned pages of "

@@ -1,7 +1,6 @@
 """transformers' LayoutLMv3, cut behind the last layer that is read."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polyvex.tokens import Grid
-from polyvex_layoutlmv3.structure import PATCH, Structure
+from polyvex_layoutlmv3.structure import BOX_BINS, COORDINATES, PATCH, POSITION_BINS, Structure
 
 if TYPE_CHECKING:
     from transformers import LayoutLMv3Model
@@ -53,12 +52,20 @@ def read_layers(
     return torch.cat([output.hidden_states[layer + 1][:, before:] for layer in layers], dim=-1)
 
 
-@lru_cache(maxsize=64)
-def count_parameters(structure: Structure, *, image_size: int, depth: int, text: bool) -> int:
-    """Weights of the network; it is built on ``meta`` to count them."""
-    with torch.device("meta"):
-        network = make_network(structure, image_size=image_size, depth=depth, text=text)
-    return sum(parameter.numel() for parameter in network.parameters())
+def count_parameters(structure: Structure, *, grid: Grid, depth: int, text: bool) -> int:
+    """Weights of the network, told from its structure: listings need not build it, nor import transformers."""
+    dim, hidden = structure.dim, structure.hidden
+    attention = 4 * (dim**2 + dim)
+    feed_forward = 2 * dim * hidden + hidden + dim
+    layer = attention + feed_forward + 4 * dim  # two norms
+    patches = 3 * PATCH**2 * dim + dim
+    places = (1 + 1 + grid.tokens) * dim  # the class token, and a position for it and for each patch
+    relative = (POSITION_BINS + 2 * BOX_BINS) * structure.heads
+    words = 0
+    if text:
+        boxes = COORDINATES * 2 * (structure.coordinate_dim + structure.shape_dim)
+        words = (structure.vocabulary + structure.token_types + structure.positions + 2) * dim + boxes
+    return depth * layer + patches + places + 4 * dim + relative + words  # 4: two norms around the layers
 
 
 def count_flops(structure: Structure, *, grid: Grid, depth: int, words: int) -> int:

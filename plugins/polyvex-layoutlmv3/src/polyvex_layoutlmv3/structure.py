@@ -16,6 +16,10 @@ PATCH = 16
 TRAINED_SIZE = 224
 """Side in pixels of the images that the checkpoints were trained on."""
 
+POSITION_BINS, BOX_BINS, COORDINATES = 32, 64, 1024
+"""Rows of the tables of relative positions, of the text and of boxes, and of places on the page, as transformers has
+them by default."""
+
 SHAPING = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps"),
     *("vocab_size", "type_vocab_size", "max_position_embeddings", "max_2d_position_embeddings", "pad_token_id"),
