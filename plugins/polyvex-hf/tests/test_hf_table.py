@@ -11,8 +11,8 @@ import polyvex_hf.encoder
 import polyvex_hf.table
 import pytest
 import transformers as hf
-from polyvex_hf import HfEncoder, HfOptions
-from polyvex_hf.named import CHECKPOINTS, named_encoders
+from polyvex_hf import HfEncoder
+from polyvex_hf.named import CHECKPOINTS, named_encoders, named_options
 from polyvex_hf.table import FILE, known_structure, write_table
 
 AGAIN = "transformers or the named checkpoints changed; write the table anew: python -m polyvex_hf"
@@ -25,7 +25,7 @@ def no_network(*_: Any) -> Any:
 
 def test_every_row_is_what_its_network_gives() -> None:
     shipped = json.loads(files("polyvex_hf").joinpath(FILE).read_text(encoding="utf-8"))
-    networks = json.loads(write_table(kind.Options().asked() for kind in NAMED.values()))
+    networks = json.loads(write_table(named_options()))
 
     assert shipped["transformers"] == networks["transformers"], AGAIN
     assert sorted(shipped["structures"]) == sorted(networks["structures"]), AGAIN
@@ -37,12 +37,12 @@ def test_every_row_is_what_its_network_gives() -> None:
 def test_named_ones_are_described_without_a_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(polyvex_hf.encoder, "structure_of", no_network)
     kind = NAMED[name]
-    checkpoint, image_size = CHECKPOINTS[name]
+    options = dict(zip(CHECKPOINTS, named_options(), strict=True))[name]
 
     facts = kind.describe(kind.Options())
 
-    assert facts == HfEncoder.describe(HfOptions(checkpoint=checkpoint, image_size=image_size))
-    assert facts.parameters == known_structure(*kind.Options().asked()).parameters  # type: ignore[union-attr]
+    assert facts == HfEncoder.describe(options)
+    assert facts.parameters == known_structure(*options.asked()).parameters  # type: ignore[union-attr]
 
 
 def test_named_ones_are_described_without_transformers() -> None:

@@ -1,6 +1,8 @@
 """The table of structures holds what the networks give, and is used for nothing else."""
 
 import json
+import subprocess
+import sys
 from importlib.resources import files
 from typing import Any
 
@@ -20,8 +22,10 @@ def test_every_row_is_what_its_network_gives() -> None:
 
     assert shipped["timm"] == networks["timm"], AGAIN
     assert sorted(shipped["structures"]) == sorted(networks["structures"]), AGAIN
+    assert sorted(shipped["origins"]) == sorted(networks["origins"]), AGAIN
     for checkpoint, row in networks["structures"].items():
         assert shipped["structures"][checkpoint] == row, AGAIN
+        assert shipped["origins"][checkpoint] == networks["origins"][checkpoint], AGAIN
 
 
 def no_network(*_: Any) -> Any:
@@ -37,6 +41,15 @@ def test_named_ones_are_described_without_a_network(name: str, monkeypatch: pyte
 
     assert facts == TimmEncoder.describe(TimmOptions(checkpoint=CHECKPOINTS[name]))
     assert facts.shape.tokens == known_structure(CHECKPOINTS[name], facts.image_size, (-1,), True).grid.tokens  # type: ignore[union-attr]
+
+
+def test_named_ones_are_described_without_timm() -> None:
+    """Importing it takes longer than all the rest of a listing."""
+    told = "import sys; from polyvex_timm.named import named_encoders\n"
+    told += "for kind in named_encoders().values(): kind.describe(kind.Options()); kind.weights(kind.Options())\n"
+    told += "print([name for name in sys.modules if name == 'timm'])"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("options", [{"image_size": 448}, {"layers": -2}, {"layers": [-1, -1]}, {"norm": False}])

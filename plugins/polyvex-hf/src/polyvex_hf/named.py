@@ -21,6 +21,11 @@ def named_encoders() -> dict[str, type[HfEncoder]]:
     return {name: _named(name, *described) for name, described in CHECKPOINTS.items()}
 
 
+def named_options() -> list[HfOptions]:
+    """What each name stands for, as options of ``hf``."""
+    return [HfOptions(checkpoint=checkpoint, image_size=size) for checkpoint, size in CHECKPOINTS.values()]
+
+
 def _named(name: str, checkpoint: str, image_size: int | None) -> type[HfEncoder]:
     title = "".join(part.title() for part in name.split("-"))
     told = {key: HfOptions.model_fields[key].description for key in ("checkpoint", "image_size")}

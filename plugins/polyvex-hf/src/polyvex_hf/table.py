@@ -53,13 +53,13 @@ def _structure(row: dict[str, Any]) -> Structure:
     )
 
 
-def write_table(all_asked: Iterable[Asked]) -> str:
-    """The table as JSON, from each network on ``meta``."""
+def write_table(named: Iterable[Any]) -> str:
+    """The table as JSON for the options ``named``, from each network on ``meta``."""
     rows = {
         checkpoint.name: {
             "asked": _asked(size, layers, norm),
             "given": dataclasses.asdict(structure_of(checkpoint, size, layers, norm)),
         }
-        for checkpoint, size, layers, norm in all_asked
+        for checkpoint, size, layers, norm in (options.asked() for options in named)
     }
     return json.dumps({"transformers": version("transformers"), "structures": rows}, indent=1, sort_keys=True) + "\n"

@@ -38,8 +38,8 @@ from polyvex_timm.network import (
     weights_config,
     whole_network,
 )
-from polyvex_timm.table import known_structure
-from polyvex_timm.weights import files_of, how_to_get, read_state
+from polyvex_timm.table import known_origin, known_structure
+from polyvex_timm.weights import Origin, origin_of, read_state
 
 Side = Annotated[int, Field(ge=1)]
 
@@ -74,9 +74,12 @@ class TimmOptions(EncoderOptions):
     def size(self) -> Size:
         """Height and width."""
         if self.image_size is None:
-            _, height, width = weights_config(self.checkpoint).input_size
-            return height, width
+            return self.origin().size
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else tuple(self.image_size)  # type: ignore[return-value]
+
+    def origin(self) -> Origin:
+        """Where the weights are from: by the table where it has them, else by timm."""
+        return known_origin(self.checkpoint) or origin_of(self.checkpoint)
 
     def structure(self) -> Structure:
         """What the network gives for these options: from the table where it has them, else from the network."""
@@ -109,25 +112,26 @@ class TimmEncoder(VisionEncoder[TimmOptions]):
         Raises:
             ValueError: if timm has no such model, or the size or a layer does not fit it.
         """
-        structure, config = options.structure(), weights_config(options.checkpoint)
-        license_name = None if config.license == "unknown" else config.license
+        structure, origin = options.structure(), options.origin()
         return EncoderFacts(
             shape=TokenShape(tokens=structure.grid.tokens, dim=sum(structure.dims), grid=structure.grid),
             image_size=structure.size,
             parameters=structure.parameters,
             flops=structure.flops,
-            license=License(name=license_name or "unknown (timm names none)", commercial=allows_commerce(license_name)),
-            source=config.origin_url or config.paper_name or f"timm's {options.checkpoint}",
-            crops=options.resize == "crop" and cuts_border(config),
+            license=License(
+                name=origin.license or "unknown (timm names none)", commercial=allows_commerce(origin.license)
+            ),
+            source=origin.source,
+            crops=options.resize == "crop" and cuts_border(weights_config(options.checkpoint)),
         )
 
     @classmethod
     def weights(cls, options: TimmOptions) -> WeightsPlace:
         """Look for the file at ``options.weights``, else in the hub's local cache."""
-        config = weights_config(options.checkpoint)
+        origin = options.origin()
         if not options.weights:
-            path = find_on_hub(config.hf_hub_id, files_of(config)) if config.hf_hub_id else None
-            return WeightsPlace(path=path, install=how_to_get(config, options.checkpoint))
+            path = find_on_hub(origin.hub, origin.files) if origin.hub else None
+            return WeightsPlace(path=path, install=origin.how_to_get(options.checkpoint))
         path = Path(options.weights)
         return WeightsPlace(path=path if path.is_file() else None, install=f"put the weights at {path}")
 

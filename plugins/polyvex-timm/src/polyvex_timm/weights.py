@@ -2,27 +2,50 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from polyvex.errors import WeightsError
+from polyvex_timm.network import Size, weights_config
 
 
-def files_of(config: Any) -> list[str]:
-    """Names that the file may have in its repository on the hub, the preferred ones first."""
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What timm knows of a model's weights: the image size and licence they have, and where they are on the hub.
+
+    ``files`` are names that the file may have there, the preferred ones first.
+    """
+
+    size: Size
+    license: str | None
+    source: str
+    hub: str | None
+    files: tuple[str, ...]
+
+    def how_to_get(self, checkpoint: str) -> str:
+        """What to do for the weights of ``checkpoint``."""
+        if self.hub:
+            return f"hf download {self.hub} {self.files[0]}, or give the option weights the path of such a file"
+        return f"give the option weights the path of a file that timm wrote for {checkpoint.partition('.')[0]}"
+
+
+def origin_of(checkpoint: str) -> Origin:
+    """Ask timm.
+
+    Raises:
+        ValueError: as :func:`polyvex_timm.network.weights_config`.
+    """
+    config = weights_config(checkpoint)
     own = [config.hf_hub_filename] if config.hf_hub_filename else []
-    return [*own, "model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors"]
-
-
-def how_to_get(config: Any, checkpoint: str) -> str:
-    """What to do for the weights of ``checkpoint``."""
-    if config.hf_hub_id:
-        return (
-            f"hf download {config.hf_hub_id} {files_of(config)[0]}, or give the option weights the path of such a file"
-        )
-    return f"give the option weights the path of a file that timm wrote for {checkpoint.partition('.')[0]}"
+    return Origin(
+        size=(config.input_size[1], config.input_size[2]),
+        license=None if config.license == "unknown" else config.license,
+        source=config.origin_url or config.paper_name or f"timm's {checkpoint}",
+        hub=config.hf_hub_id,
+        files=(*own, "model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors"),
+    )
 
 
 def read_state(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
