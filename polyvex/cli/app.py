@@ -2,7 +2,7 @@
 
 import typer
 
-from polyvex.cli import ablations, authors, listings, recipes, runs
+from polyvex.cli import ablations, authors, listings, positions, recipes, runs
 
 app = typer.Typer(
     name="polyvex",
@@ -21,12 +21,12 @@ plugins.command("doctor")(listings.doctor)
 plugins.command("new")(authors.new)
 plugins.command("test")(authors.check)
 app.add_typer(plugins, name="plugins")
+app.add_typer(positions.app, name="positions")
 
 for name, function in {
     "encoders": listings.encoders,
     "reducers": listings.reducers,
     "fusions": listings.fusions,
-    "positions": listings.positions,
     "routers": listings.routers,
     "language-models": listings.language_models,
     "datasets": listings.datasets,

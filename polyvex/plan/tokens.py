@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
-
 from polyvex.encoders.base import VisionEncoder
 from polyvex.encoders.tiling import Size
 from polyvex.encoders.views import EncoderViews
 from polyvex.hooks.manager import Registries
 from polyvex.layouts import ImageLayouts
+from polyvex.positions.assign import Placed
 from polyvex.positions.build import build_assigner
 from polyvex.recipe.check import recipe_layouts
 from polyvex.recipe.model import encoder_names
@@ -60,10 +59,8 @@ def budgets(recipe: Recipe, registries: Registries, *, dim: int, sizes: Sequence
         sizes: height and width of the images that may come, where tokens depend on them: the costliest counts. Without
             any, the costliest of the shapes that fill a grid of tiles.
     """
-    layouts = recipe_layouts(recipe, registries, dim)
-    size = None if layouts.fixed else max(sizes or _fillers(layouts), key=layouts.tokens)
+    layouts, size, (ids, _) = image_positions(recipe, registries, dim=dim, sizes=sizes)
     layout = layouts.of(size)
-    ids = _position_ids(recipe, registries, layout, layouts.widest())
     rows = []
     for index, (table, name) in enumerate(zip(recipe.encoders, encoder_names(recipe), strict=True)):
         run = next((run for run in layouts.runs if run.source == index), None) if _separate(layouts, recipe) else None
@@ -126,8 +123,26 @@ def _grids(layout: VisualLayout, source: int) -> str:
     return " + ".join(grids)
 
 
-def _position_ids(recipe: Recipe, registries: Registries, layout: VisualLayout, widest: VisualLayout) -> Tensor:
-    """Position ids of one image: asked of the scheme itself, not counted by a formula."""
+def image_positions(
+    recipe: Recipe, registries: Registries, *, dim: int = 1, size: Size | None = None, sizes: Sequence[Size] = ()
+) -> tuple[ImageLayouts, Size | None, Placed]:
+    """Layouts, and the positions of one image: asked of the schemes themselves, not counted by a formula.
+
+    Args:
+        dim: the language model's width.
+        size: height and width of the image, where tokens depend on it; the costliest of ``sizes`` if not given, or of
+            the shapes that fill a grid of tiles.
+
+    Returns:
+        The layouts, the size that counts (None where it does not matter), and the positions.
+    """
+    layouts = recipe_layouts(recipe, registries, dim)
+    if layouts.fixed:
+        size = None
+    elif size is None:
+        size = max(sizes or _fillers(layouts), key=layouts.tokens)
     own = {index: table.positions for index, table in enumerate(recipe.encoders) if table.positions is not None}
-    assigner = build_assigner(registries.position_schemes, recipe.positions, own, layout=widest, dim=1).eval()
-    return assigner.of_image(layout)[0]
+    assigner = build_assigner(
+        registries.position_schemes, recipe.positions, own, layout=layouts.widest(), dim=dim
+    ).eval()
+    return layouts, size, assigner.of_image(layouts.of(size))
