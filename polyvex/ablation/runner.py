@@ -59,6 +59,8 @@ def ablate(
         if _result_file(folder, cell).exists():
             say(f"{head}: done before, {_accuracy(folder, cell):.2%}")
             continue
+        # What failed before its run began left nothing else, and would be taken for somebody's folder.
+        (folder / "cells" / cell.id / "failed.txt").unlink(missing_ok=True)
         try:
             _run_cell(folder, cell, registries, cache=cache, progress=progress)
         except (KeyboardInterrupt, Stopped):
@@ -122,7 +124,6 @@ def _run_cell(folder: Path, cell: Cell, registries: Registries, *, cache: str | 
         "answers": str(summary_path.with_suffix(".jsonl").relative_to(out)),
         **summary,
     }
-    (out / "failed.txt").unlink(missing_ok=True)
     write_whole(out / "result.json", json.dumps(record, indent=2))
 
 

@@ -34,6 +34,10 @@ class LanguageModel(ABC, Generic[OptionsT]):
     def __init__(self, options: OptionsT):
         self.options = options
 
+    def missing(self) -> str:
+        """How to get what is not on this machine; empty if everything is, or nothing is needed."""
+        return ""
+
     @abstractmethod
     def config(self) -> "PreTrainedConfig":
         """The model's configuration, without reading weights.

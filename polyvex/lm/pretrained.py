@@ -20,6 +20,11 @@ class PretrainedOptions(LMOptions):
 
     checkpoint: str = Field(description="Directory of a model saved by transformers, or its name on the hub.")
     revision: str = Field(default="main", description="Revision on the hub; a commit hash makes a run repeatable.")
+    structure: dict[str, str | int | float | bool] = Field(
+        default={},
+        description="Its config.json in short: model_type, hidden_size and so on. Lets plan count before it is here; "
+        "must be true.",
+    )
 
     def located(self) -> Self:
         """A directory is made absolute; a name on the hub stays."""
@@ -36,13 +41,49 @@ class Pretrained(LanguageModel[PretrainedOptions]):
     pretrained = True
 
     def config(self) -> "PreTrainedConfig":
-        """The checkpoint's configuration."""
+        """The checkpoint's configuration; the recipe's ``structure`` while that is not on this machine.
+
+        Raises:
+            RecipeError: if neither is there, or they differ.
+        """
         from transformers import AutoConfig
 
         try:
-            return AutoConfig.from_pretrained(self.options.checkpoint, revision=self.options.revision)
+            found = AutoConfig.from_pretrained(self.options.checkpoint, revision=self.options.revision)
         except (OSError, ValueError) as error:
-            raise self._missing(error) from None
+            if not self.options.structure:
+                raise self._missing(error) from None
+            return self._told()
+        if wrong := [key for key, value in self.options.structure.items() if getattr(found, key, None) != value]:
+            pairs = ", ".join(f"{key} is {getattr(found, key, None)!r}" for key in sorted(wrong))
+            raise RecipeError([f"[lm]: structure is not that of {self.options.checkpoint}, where {pairs}. Correct it"])
+        return found
+
+    def missing(self) -> str:
+        """The command that fetches the checkpoint, if it is not on this machine."""
+        from transformers.utils.hub import cached_file
+
+        options = self.options
+        if Path(options.checkpoint).is_dir():
+            return ""
+        try:
+            cached_file(options.checkpoint, "config.json", revision=options.revision, local_files_only=True)
+        except OSError:
+            return f"hf download {options.checkpoint} --revision {options.revision}"
+        return ""
+
+    def _told(self) -> "PreTrainedConfig":
+        """The configuration that the recipe tells itself."""
+        from huggingface_hub.errors import StrictDataclassError
+        from transformers import AutoConfig
+
+        keys: dict[str, Any] = dict(self.options.structure)
+        kind = keys.pop("model_type", None)
+        try:
+            return AutoConfig.for_model(str(kind), **keys)
+        except (ValueError, TypeError, StrictDataclassError) as error:
+            why = " ".join(str(error).split())[:300]
+            raise RecipeError([f"[lm]: structure of model_type {kind!r} cannot be: {why}"]) from None
 
     def tokenizer(self, texts: Iterable[str]) -> "PreTrainedTokenizerBase":
         """The checkpoint's tokenizer; ``texts`` are not needed. A missing padding token becomes end-of-sequence."""

@@ -28,7 +28,8 @@ QUESTION_ROOM = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything that can be known beforehand. ``problems`` stop a run, ``notes`` do not; each says what to do.
+    """Everything that can be known beforehand. ``problems`` must be mended in the recipe, ``missing`` tells what is not
+    on this machine and how to get it, ``notes`` stop nothing; each says what to do.
 
     ``visual_tokens`` and ``visual_positions`` are of one image: if they depend on it, of one of ``visual_size`` (height
     and width), the costliest that there is. ``images_per_sample`` is the largest number that a sample has,
@@ -49,6 +50,7 @@ class Plan:
     cached_bytes: int
     cache_folder: str
     problems: list[str]
+    missing: list[str]
     notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -66,11 +68,14 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     model = _model(recipe, registries, problems)
     lm_config = model.lm.config.get_text_config() if model is not None else None
     width = lm_config.hidden_size if lm_config is not None else 1
-    data = _data(recipe, registries, problems)
+    missing: list[str] = []
+    data = _data(recipe, registries, problems, missing)
     budget = budgets(recipe, registries, dim=width, sizes=data.sizes)
     context = int(getattr(lm_config, "max_position_embeddings", 0) or 0)
     _check_context(problems, context, budget.tokens, data)
-    _check_encoders(budget.encoders, problems, notes)
+    _check_encoders(budget.encoders, missing, notes)
+    if way := registries.language_models[recipe.lm.use](recipe.lm).missing():
+        missing.append(f"language model {recipe.lm.use}: {way}")
     if recipe.lm.use in registries.language_models and not registries.language_models[recipe.lm.use].pretrained:
         notes.append(f"the language model '{recipe.lm.use}' starts from RANDOM weights")
     visual = data.images_per_sample * budget.tokens
@@ -94,6 +99,7 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
         cached_bytes=cached,
         cache_folder=str(cache_root(cache)),
         problems=problems,
+        missing=missing,
         notes=notes,
     )
 
@@ -169,7 +175,7 @@ class _DataFacts:
     sizes: list[Size]
 
 
-def _data(recipe: Recipe, registries: Registries, problems: list[str]) -> _DataFacts:
+def _data(recipe: Recipe, registries: Registries, problems: list[str], missing: list[str]) -> _DataFacts:
     try:
         samples = [
             sample
@@ -177,7 +183,9 @@ def _data(recipe: Recipe, registries: Registries, problems: list[str]) -> _DataF
             for sample in read_split(recipe, registries, split)
         ]
     except PolyvexError as error:
-        problems.append(
+        places = [Path(getattr(recipe.data, name)) for name in recipe.data.path_options()]
+        told = missing if any(not place.exists() for place in places) else problems
+        told.append(
             f"the data set cannot be read, so one image and {QUESTION_ROOM} text tokens per sample are assumed: {error}"
         )
         return _DataFacts(images=0, images_per_sample=1, text=QUESTION_ROOM, sizes=[])
@@ -211,10 +219,10 @@ def _check_context(problems: list[str], context: int, tokens: int, data: _DataFa
         )
 
 
-def _check_encoders(encoders: list[EncoderBudget], problems: list[str], notes: list[str]) -> None:
+def _check_encoders(encoders: list[EncoderBudget], missing: list[str], notes: list[str]) -> None:
     for budget in encoders:
         if budget.weights.startswith("MISSING"):
-            problems.append(f"encoder {budget.name}: weights {budget.weights}")
+            missing.append(f"encoder {budget.name}: {budget.weights.removeprefix('MISSING: ')}")
         if not budget.commercial:
             notes.append(f"encoder {budget.name}: its weights are NOT for commercial use ({budget.license})")
 

@@ -46,8 +46,13 @@ def plan_text(plan: "Plan") -> str:
         rows.append([cost.name, str(cost.steps), *counts, _bytes(cost.memory_bytes), f"{cost.flops / 1e12:.2f}"])
     lines += _table(rows)
     lines += ["", *(f"note: {note}" for note in plan.notes)] if plan.notes else []
-    lines += ["", *(f"PROBLEM: {problem}" for problem in plan.problems)] if plan.problems else ["", "no problem found"]
+    lines += ["", *(f"MISSING: {one}" for one in plan.missing)] if plan.missing else []
+    lines += ["", *(f"PROBLEM: {problem}" for problem in plan.problems)] if plan.problems else ["", _verdict(plan)]
     return "\n".join(lines)
+
+
+def _verdict(plan: "Plan") -> str:
+    return "no problem found; get what is missing before training" if plan.missing else "no problem found"
 
 
 def _visual(plan: "Plan") -> str:

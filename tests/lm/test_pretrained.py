@@ -106,3 +106,31 @@ def test_a_truncated_checkpoint_is_told(llama: LlamaForCausalLM, tmp_path: Path)
 
 def test_it_says_that_its_weights_are_trained() -> None:
     assert Pretrained.pretrained is True
+
+
+STRUCTURE = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2}
+
+
+def test_a_structure_stands_in_for_a_configuration_that_is_not_here() -> None:
+    lm = Pretrained(PretrainedOptions(checkpoint="nobody/nothing", structure=STRUCTURE))
+    assert (lm.config().model_type, lm.config().hidden_size) == ("llama", 32)
+    assert lm.missing() == "hf download nobody/nothing --revision main"
+    with pytest.raises(RecipeError, match="cannot load 'nobody/nothing'"):
+        lm.tokenizer([])
+
+
+def test_a_structure_that_is_not_the_checkpoints_is_refused(llama: LlamaForCausalLM, tmp_path: Path) -> None:
+    llama.save_pretrained(tmp_path)
+    lm = Pretrained(PretrainedOptions(checkpoint=str(tmp_path), structure={**STRUCTURE, "hidden_size": 33}))
+    with pytest.raises(RecipeError, match=r"structure is not that of .*, where hidden_size is \d+"):
+        lm.config()
+    assert lm.missing() == ""
+
+
+def test_a_structure_of_no_known_kind_is_refused() -> None:
+    lm = Pretrained(PretrainedOptions(checkpoint="nobody/nothing", structure={"model_type": "lama"}))
+    with pytest.raises(RecipeError, match="structure of model_type 'lama' cannot be"):
+        lm.config()
+    odd = Pretrained(PretrainedOptions(checkpoint="nobody/nothing", structure={**STRUCTURE, "hidden_size": 33}))
+    with pytest.raises(RecipeError, match="The hidden size \\(33\\) is not a multiple"):
+        odd.config()

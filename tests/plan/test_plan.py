@@ -125,10 +125,15 @@ def test_a_sequence_that_just_fits_is_none(paper_recipe: Make, papers: Registrie
     assert len(make_plan(paper_recipe(["clip"], f"lm.max_positions={575 + text}"), papers).problems) == 1
 
 
-def test_missing_weights_are_a_problem_with_a_way_to_get_them(paper_recipe: Make, papers: Registries) -> None:
+WAIT = "no problem found; get what is missing before training"
+
+
+def test_missing_weights_are_told_with_a_way_to_get_them(paper_recipe: Make, papers: Registries) -> None:
     encoders = [{"use": "mae", "here": False, "name": "eye"}, "layoutlmv3"]
     plan = make_plan(paper_recipe(encoders, "lm.max_positions=4096"), papers)
-    assert plan.problems == ["encoder eye: weights MISSING: pip install paper-weights"]
+    assert plan.missing == ["encoder eye: pip install paper-weights"]
+    assert plan.problems == []
+    assert str(plan).endswith("MISSING: encoder eye: pip install paper-weights\n\n" + WAIT)
 
 
 def test_a_licence_against_commerce_is_a_note_and_no_problem(paper_recipe: Make, papers: Registries) -> None:
@@ -203,8 +208,34 @@ def test_without_data_64_text_tokens_are_assumed_and_it_says_so(
 ) -> None:
     plan = make_plan(tiny_recipe(data={"use": "jsonl", "folder": str(tmp_path / "none")}), registries)
     assert (plan.images, plan.text_tokens) == (0, 64)
+    (told,) = plan.missing
+    assert told.startswith("the data set cannot be read, so one image and 64 text tokens")
+    assert plan.problems == []
+
+
+def test_a_data_set_that_is_there_and_cannot_be_read_is_a_problem(
+    tiny_recipe: Make, registries: Registries, tmp_path: Path
+) -> None:
+    (tmp_path / "train.jsonl").write_text("no JSON\n")
+    plan = make_plan(tiny_recipe(data={"use": "jsonl", "folder": str(tmp_path)}), registries)
     (problem,) = plan.problems
-    assert problem.startswith("the data set cannot be read, so one image and 64 text tokens")
+    assert "not a JSON object" in problem
+    assert plan.missing == []
+
+
+def test_a_language_model_that_is_to_be_fetched_is_planned_from_its_structure(
+    tiny_recipe: Make, registries: Registries
+) -> None:
+    structure = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    structure |= {"num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 300, "max_position_embeddings": 99}
+    table = {"use": "pretrained", "checkpoint": "nobody/nothing", "structure": structure}
+    plan = make_plan(tiny_recipe(lm=table), registries)
+    assert plan.problems == []
+    assert plan.missing == ["language model pretrained: hf download nobody/nothing --revision main"]
+    assert plan.context == 99
+    # Embeddings and head 2 · 300 · 64, attention 2 · 4 · 64², FFN 2 · 3 · 64 · 96, norms 5 · 64.
+    connector = plan.stages[0].trainable
+    assert plan.stages[0].total - connector == 2 * 300 * 64 + 2 * 4 * 64**2 + 2 * 3 * 64 * 96 + 5 * 64
 
 
 def test_a_plan_puts_nothing_into_the_cache(tiny_recipe: Make, registries: Registries, cache_folder: Path) -> None:
@@ -227,7 +258,7 @@ def test_a_plan_for_people(paper_recipe: Make, papers: Registries) -> None:
     assert text.splitlines()[0] == "plan of tiny"
     row = next(line for line in text.splitlines() if line.strip().startswith("mae"))
     assert row.split() == ["mae", "224x224", "256", "256", "16x16", "16", "10", "1.00", "k", "?", "MIT"]
-    assert text.count("PROBLEM: ") == 2
+    assert text.count("PROBLEM: ") == text.count("MISSING: encoder mae") == 1
     assert "note: the language model 'small-llama' starts from RANDOM weights" in text
     fine = make_plan(paper_recipe(["mae"], "lm.max_positions=512"), papers)
     assert str(fine).endswith("no problem found")

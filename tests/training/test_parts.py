@@ -37,7 +37,7 @@ def model(sparse: nn.Module) -> nn.Module:
     ("name", "part"),
     [
         ("fusion.first.0.weight", "connector"),
-        ("positions.columns", "connector"),
+        ("positions.scheme.columns", "connector"),
         ("views.newlines.0", "connector"),
         ("encoders.patchify.projection", "encoders.patchify"),
         ("lm.model.embed_tokens.weight", "lm.embeddings"),
