@@ -15,6 +15,7 @@ def test_a_stored_table_reads_back(known: Registries) -> None:
         "precision": "float32",
         "tune": "lora",
         "lora": {"rank": 2, "alpha": 4.0, "targets": []},
+        "reduce": None,
         "positions": None,
     }
     assert read_table(known.encoders, raw, keys=EncoderKeys).model_dump() == raw
