@@ -1,12 +1,15 @@
 """What is installed, as plain rows: for listings, for JSON, and for the docs."""
 
 import json
+import traceback
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from polyvex.encoders.base import VisionEncoder
-from polyvex.hooks.manager import KINDS, Registries
+from polyvex.encoders import WeightsPlace
+from polyvex.encoders.base import EncoderFacts, VisionEncoder
+from polyvex.errors import ContractError
+from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import Registry
 from polyvex.options import Options
 
@@ -66,33 +69,39 @@ def encoder_rows(registry: "Registry[VisionEncoder]") -> list[dict[str, Any]]:
     """As :func:`component_rows`, with the facts of each encoder at its default options."""
     rows = []
     for entry, row in zip(registry, component_rows(registry), strict=True):
-        if any(field.is_required() for field in entry.component.Options.model_fields.values()):
-            rows.append(row)  # without the required options, nothing more can be said
-            continue
-        options = entry.component.Options()
-        facts, weights = entry.component.describe(options), entry.component.weights(options)
-        height, width = facts.image_size
-        place = (
-            "not needed" if not weights.needed else str(weights.path) if weights.path else f"MISSING: {weights.install}"
-        )
-        rows.append(
-            {
-                **row,
-                "tokens": facts.shape.tokens,
-                "grid": str(facts.shape.grid) if facts.shape.grid else None,
-                "width": facts.shape.dim,
-                "image": f"{height}x{width} px",
-                "parameters": facts.parameters,
-                "license": str(facts.license),
-                "source": facts.source,
-                "weights": place,
-            }
-        )
+        try:
+            rows.append({**row, **_facts(entry.component)})
+        except Exception as error:  # a plugin's own code; the others are listed all the same
+            more = f"See: polyvex plugins test {entry.plugin.name}"
+            rows.append({**row, "BROKEN": f"{type(error).__name__}: {error}. {more}"})
     return rows
 
 
+def _facts(encoder: type[VisionEncoder]) -> dict[str, Any]:
+    """Facts of an encoder at its default options; none where an option has no default."""
+    if any(field.is_required() for field in encoder.Options.model_fields.values()):
+        return {}
+    options = encoder.Options()
+    facts, weights = encoder.describe(options), encoder.weights(options)
+    for made, kind in ((facts, EncoderFacts), (weights, WeightsPlace)):
+        if not isinstance(made, kind):
+            raise ContractError(f"{encoder.__name__} returned {type(made).__name__}, expected {kind.__name__}")
+    height, width = facts.image_size
+    place = "not needed" if not weights.needed else str(weights.path or f"MISSING: {weights.install}")
+    return {
+        "tokens": facts.shape.tokens,
+        "grid": str(facts.shape.grid) if facts.shape.grid else None,
+        "width": facts.shape.dim,
+        "image": f"{height}x{width} px",
+        "parameters": facts.parameters,
+        "license": str(facts.license),
+        "source": facts.source,
+        "weights": place,
+    }
+
+
 def diagnose(registries: Registries) -> list[dict[str, str]]:
-    """Findings about plugins, components and weights: ``ok``, ``missing``, ``disabled`` or ``broken``."""
+    """Findings about plugins, encoders and weights: ``ok``, ``missing``, ``disabled`` or ``broken``."""
     findings = [
         {
             "state": {"loaded": "ok"}.get(status.state, status.state),
@@ -101,31 +110,21 @@ def diagnose(registries: Registries) -> list[dict[str, str]]:
         }
         for status in registries.plugins
     ]
-    for field in KINDS:
-        for entry in getattr(registries, field):
-            if problem := _incomplete(entry.component):
-                what = f"{getattr(registries, field).kind} {entry.name} of {entry.plugin}: {problem}"
-                findings.append({"state": "broken", "what": what, "details": ""})
-    return findings + _weights(registries)
+    return findings + _encoders(registries)
 
 
-def _incomplete(component: type[Any]) -> str:
-    """What a component's class lacks; empty if it is whole."""
-    if abstract := sorted(getattr(component, "__abstractmethods__", ())):
-        return f"does not implement {', '.join(abstract)}"
-    return "" if getattr(component, "summary", "") else "has no summary"
-
-
-def _weights(registries: Registries) -> list[dict[str, str]]:
+def _encoders(registries: Registries) -> list[dict[str, str]]:
+    """What is wrong with encoders at their default options, and where their weights are."""
     findings = []
     for entry in registries.encoders:
         if any(field.is_required() for field in entry.component.Options.model_fields.values()):
             continue
         try:
+            _facts(entry.component)
             place = entry.component.weights(entry.component.Options())
         except Exception as error:  # a plugin's own code; the doctor's work is to tell, not to fall ill
-            what = f"weights of {entry.name}: {type(error).__name__}: {error}"
-            findings.append({"state": "broken", "what": what, "details": ""})
+            what = f"encoder {entry.name} of {entry.plugin}: {type(error).__name__}: {error}"
+            findings.append({"state": "broken", "what": what, "details": traceback.format_exc()})
             continue
         if place.needed:
             where = str(place.path) if place.path else f"not on this machine. To get them: {place.install}"

@@ -14,6 +14,7 @@ import pluggy
 from polyvex.errors import PluginError
 from polyvex.hooks import specs
 from polyvex.hooks.contract import check_contract, unmet_requirement
+from polyvex.hooks.offers import checked_offer
 from polyvex.hooks.registry import Plugin, Registry, unknown
 
 if TYPE_CHECKING:
@@ -196,9 +197,12 @@ def _add_all(
 
 
 def _check_hook_names(manager: pluggy.PluginManager, namespace: Any, plugin: Plugin) -> None:
-    """A misspelt hook would be silently deaf, so it is an error with the nearest names."""
+    """A misspelt hook would be silently deaf, so it is an error with the nearest names; so would be an unmarked one."""
     known = [name for name, _ in inspect.getmembers(specs, inspect.isfunction) if name.startswith("register_")]
-    for caller in manager.get_hookcallers(namespace) or []:
+    callers = manager.get_hookcallers(namespace) or []
+    if unmarked := [name for name in known if hasattr(namespace, name) and name not in [one.name for one in callers]]:
+        raise PluginError(f"{', '.join(unmarked)}: not marked as a hook. Write @hookimpl of polyvex.hooks above it")
+    for caller in callers:
         if caller.name not in known:
             raise PluginError(f"plugin {plugin}: {unknown('hook', caller.name, known)}")
 
@@ -210,38 +214,10 @@ def _offers(manager: pluggy.PluginManager, namespace: Any) -> dict[str, dict[str
         hook = manager.subset_hook_caller(f"register_{kind}", others)
         results: Sequence[Mapping[str, type]] = hook()
         for result in results:
-            offers[kind] = _checked(kind, result)
+            offers[kind] = checked_offer(kind, result)
         if hook.get_hookimpls() and not results:  # pluggy leaves None out of the results
             raise PluginError(f"register_{kind} returned None, expected a mapping from name to class")
     return offers
-
-
-def _checked(kind: str, result: object) -> dict[str, type]:
-    """The mapping from name to class that a hook has to return."""
-    if not isinstance(result, Mapping):
-        raise PluginError(f"register_{kind} returned {type(result).__name__}, expected a mapping from name to class")
-    base = _bases()[kind]
-    for name, component in result.items():
-        if not isinstance(name, str):
-            raise PluginError(f"register_{kind}: the name {name!r} is no text, expected what recipes may write")
-        if not isinstance(component, type) or not issubclass(component, base):
-            raise PluginError(f"register_{kind}: '{name}' is {component!r}, expected a subclass of {base.__name__}")
-    return dict(result)
-
-
-def _bases() -> dict[str, type]:
-    """The class that components of each kind derive from."""
-    from polyvex.data.base import Dataset
-    from polyvex.encoders.base import VisionEncoder
-    from polyvex.evaluation.base import Metric
-    from polyvex.fusion.base import Fusion
-    from polyvex.lm.base import LanguageModel
-    from polyvex.moe.routers import Router
-    from polyvex.positions.base import PositionScheme
-    from polyvex.reducers.base import Reducer
-
-    kinds = (VisionEncoder, Reducer, Fusion, PositionScheme, Router, LanguageModel, Dataset, Metric)
-    return dict(zip(KINDS, kinds, strict=True))
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Names that recipes may use, and the component and plugin behind each."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -76,6 +76,10 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self.names())
+
+    def clashes_of(self, plugins: Sequence[Plugin]) -> list[str]:
+        """Why names of these plugins cannot be used, since another one has them too."""
+        return [self.clashes[name] for name in sorted(self.clashes) if self.entries[name].plugin in plugins]
 
     def names(self) -> list[str]:
         """All names that can be used, sorted."""

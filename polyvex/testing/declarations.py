@@ -14,6 +14,8 @@ from polyvex.testing.probes import encode, expect, random_pixels
 def check_options_class(component: type, options: Options, base: type[Options]) -> None:
     """The component has a one-line summary, its own options class, and each option tells what it is for."""
     name = component.__name__
+    abstract = sorted(getattr(component, "__abstractmethods__", ()))
+    expect(not abstract, f"{name} does not implement {', '.join(abstract)}")
     summary = getattr(component, "summary", "")
     expect(
         isinstance(summary, str) and bool(summary.strip()) and "\n" not in summary,

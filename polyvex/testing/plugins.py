@@ -105,6 +105,9 @@ def _entries(registries: Registries, name: str) -> list[tuple[str, Entry[Any]]]:
     plugins = [status.plugin for status in chosen]
     found = [(field, entry) for field in KINDS for entry in getattr(registries, field) if entry.plugin in plugins]
     if not found:
+        clashes = [reason for field in KINDS for reason in getattr(registries, field).clashes_of(plugins)]
+        if clashes:
+            raise PluginError(f"nothing of plugin {name} can be used: {'; '.join(clashes)}")
         raise PluginError(f"plugin {name} registers nothing. A hook returns a mapping from name to class")
     return found
 
@@ -120,11 +123,9 @@ def _values(changes: Sequence[str], known: Sequence[str]) -> dict[str, dict[str,
     """Options by component, read from ``COMPONENT.OPTION=VALUE``."""
     values: dict[str, dict[str, Any]] = {}
     for change in changes:
-        fits = [name for name in known if change.startswith(f"{name}.")]
-        if not fits:
+        component, _, rest = change.partition(".")
+        if component not in known:
             raise PluginError(f"--set {change}: expected COMPONENT.OPTION=VALUE. Components: {', '.join(known)}")
-        component = max(fits, key=len)
-        rest = change.removeprefix(f"{component}.")
         values[component], problems = apply_overrides(values.get(component, {}), [rest])
         if problems:
             raise PluginError(f"--set {change}: expected COMPONENT.OPTION=VALUE")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from polyvex.errors import PluginError
-from polyvex.fusion import MLPFusion
+from polyvex.fusion import Fusion, MLPFusion
 from polyvex.hooks import hookimpl, manager
 from polyvex.hooks.manager import BUILT_IN, KINDS, PluginStatus, Registries, load_registries
 from polyvex.positions.schemes import Sequential
@@ -272,6 +272,47 @@ def test_a_class_of_another_kind_is_broken_and_stops_nobody(offer: Any, reason: 
     (broken,) = registries.broken()
     assert reason in broken.reason
     assert registries.fusions.names() == ["b", "mlp"]
+
+
+class WithoutSummary(MLPFusion):
+    summary = ""
+
+
+class WithoutOptions(MLPFusion):
+    Options = dict  # type: ignore[assignment]
+
+
+class Half(Fusion):
+    summary = "half a fusion"
+
+
+@pytest.mark.parametrize(
+    ("offer", "reason"),
+    [
+        ({"mine": WithoutSummary}, "'mine' has the summary '', expected one line for listings"),
+        ({"mine": WithoutOptions}, "'mine' has the Options <class 'dict'>, expected a subclass of FusionOptions"),
+        ({"mine": Half}, "'mine' does not implement describe of Fusion"),
+        ({"My own": MLPFusion}, "the name 'My own' cannot stand in a recipe, expected small letters, digits, - and _"),
+        ({"a.b": MLPFusion}, "the name 'a.b' cannot stand in a recipe"),
+        ({"": MLPFusion}, "the name '' cannot stand in a recipe"),
+    ],
+)
+def test_what_no_recipe_could_name_is_broken_and_stops_nobody(offer: Any, reason: str, install: Install) -> None:
+    install(mine=plugin(register_fusions=offer), other=plugin(register_fusions={"b": MLPFusion}))
+    registries = load_registries()
+    (broken,) = registries.broken()
+    assert reason in broken.reason
+    assert registries.fusions.names() == ["b", "mlp"]
+
+
+def test_a_hook_that_is_not_marked_is_told(install: Install) -> None:
+    module = ModuleType("a_plugin")
+    module.register_fusions = lambda: {"mine": MLPFusion}  # type: ignore[attr-defined]
+    install(mine=module)
+    (broken,) = load_registries().broken()
+    assert broken.reason == (
+        "PluginError: register_fusions: not marked as a hook. Write @hookimpl of polyvex.hooks above it"
+    )
 
 
 def test_a_plugin_that_skips_itself_like_a_test_stops_nobody(install: Install) -> None:

@@ -201,3 +201,15 @@ class GivesTuples(Dataset):
 def test_samples_of_another_kind_fail():
     with pytest.raises(AssertionError, match="GivesTuples, split train: got tuple; expected Sample"):
         check_dataset(GivesTuples, DatasetOptions())
+
+
+def test_a_class_without_one_of_its_methods_is_told_which():
+    class WithoutWeights(VisionEncoder[EncoderOptions]):
+        summary: ClassVar[str] = "a test"
+
+        @classmethod
+        def describe(cls, options: EncoderOptions) -> EncoderFacts:
+            raise AssertionError("asked although the class is not whole")
+
+    with pytest.raises(AssertionError, match="does not implement forward, load_pretrained, transform, weights"):
+        check_encoder(WithoutWeights, EncoderOptions())

@@ -13,7 +13,6 @@ from torch import Tensor
 from polyvex.data import Dataset, DatasetOptions, Sample
 from polyvex.encoders import EncoderOptions, WeightsPlace
 from polyvex.errors import DataError, PluginError
-from polyvex.evaluation import Metric
 from polyvex.evaluation.metrics import ExactMatch
 from polyvex.fusion import MLPFusion
 from polyvex.hooks import hookimpl, manager
@@ -216,14 +215,6 @@ def test_options_can_be_changed(changes: list[str], told: str):
     assert told in failed
 
 
-def test_a_name_with_a_dot_is_one_name():
-    registries = plugin(encoders={"v1": TellsItsGain, "v1.5": TellsItsGain})
-
-    found = failures(registries, changes=["v1.5.gain=7"])
-
-    assert [("gain is 1" in told, "gain is 7" in told) for told in found] == [(True, False), (False, True)]
-
-
 @pytest.mark.parametrize("change", ["gain=3", "b.gain=3", "a.gain", "a.=3", "a"])
 def test_a_change_of_nothing_is_refused(change: str):
     with pytest.raises(PluginError, match=f"--set {change}: expected COMPONENT.OPTION=VALUE"):
@@ -272,6 +263,13 @@ def test_a_plugin_of_nothing_is_told():
         outcomes(plugin())
 
 
+def test_a_plugin_whose_names_are_taken_is_told_by_whom(monkeypatch: pytest.MonkeyPatch):
+    registries = installed(monkeypatch, **{name: module_of(fusions={"same": MLPFusion}) for name in ("one", "two")})
+
+    with pytest.raises(PluginError, match="nothing of plugin one can be used: two plugins register the fusion 'same'"):
+        outcomes(registries, "one")
+
+
 def installed(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> Registries:
     """These modules as the only installed plugins, all of one package."""
     from types import SimpleNamespace
@@ -306,24 +304,3 @@ def test_a_blocked_plugin_is_not_checked(monkeypatch: pytest.MonkeyPatch):
 
     with pytest.raises(PluginError, match="is disabled: named in POLYVEX_DISABLE_PLUGINS"):
         outcomes(registries, "one")
-
-
-class NoOptionsAtAll(Good):
-    Options: ClassVar[Any] = None
-
-
-class Scoreless(Metric):
-    summary = "does not score"
-
-
-@pytest.mark.parametrize(
-    ("kind", "component", "told"),
-    [
-        ("encoders", NoOptionsAtAll, "declaration: NoOptionsAtAll.Options is None"),
-        ("metrics", Scoreless, "declaration: Scoreless cannot be made without arguments: Can't instantiate abstract"),
-    ],
-)
-def test_a_class_that_is_not_whole_is_told(kind: str, component: type, told: str):
-    [failed] = failures(plugin(**{kind: {"odd": component}}))
-
-    assert told in failed
