@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyvex.cache.finite import kept_tokens
 from polyvex.cache.images import ImageFiles, hash_images, image_paths
 from polyvex.cache.place import Place, best_device, cache_root, places
 from polyvex.cache.store import TokenStore
@@ -102,7 +103,7 @@ def fill_cache(
             cannot be read are only reported: their share is judged when a run is trained.
 
     Raises:
-        WeightsError: if an encoder is needed and its weights are missing.
+        WeightsError: if an encoder is needed and its weights are missing, or if it gives tokens that are not finite.
         DataError: if more images are unreadable than the recipe allows.
     """
     root = cache_root(folder)
@@ -204,10 +205,8 @@ def _encode_missing(
     with progress_bar, torch.inference_mode():
         try:
             for batch in _batches(encoder, views, missing, recipe.cache.batch_size, unreadable):
-                done += [
-                    (image, values.to("cpu", dtype))
-                    for image, values in _run(encoder, batch, place, recipe.cache.batch_size)
-                ]
+                for image, values in _run(encoder, batch, place, recipe.cache.batch_size):
+                    done.append((image, kept_tokens(values, dtype, place, missing, image)))
                 progress_bar.update(len(batch))
                 if sum(len(values) for _, values in done) >= SHARD:
                     flush()

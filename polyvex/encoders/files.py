@@ -26,6 +26,10 @@ COMMERCE_RULED_OUT = frozenset({"nc", "non", "noncommercial", "research", "other
 """Words of a licence's name that rule commerce out, or leave it open."""
 
 
+FOREIGN = re.compile(r"unsupported (?:global: )?(?:GLOBAL|class) (\S+)", re.IGNORECASE)
+"""How torch names what a pickle wants to call, if it is read as weights only."""
+
+
 def find_in_folder(folder: str | Path, names: Sequence[str] = WEIGHT_FILES) -> Path | None:
     """The weight file of a folder, safetensors before pickles; None if there is none."""
     found = (Path(folder) / name for name in names)
@@ -65,13 +69,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise WeightsError(f"no weights at {path}") from None
     except Exception as error:  # a damaged pickle raises whatever its bytes lead to, an IndexError for one
-        raise WeightsError(
-            f"{path}: not readable as weights, perhaps truncated; fetch it again. "
-            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        ) from None
+        raise unreadable(path, error) from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: holds no weights; expected a state dict as safetensors or as torch saves it")
     return dict(state)
+
+
+def unreadable(path: Path, error: Exception) -> WeightsError:
+    """What to say of a weight file that cannot be read. torch's own advice, to let a pickle run, is not passed on."""
+    text = " ".join(str(error).split())
+    if found := FOREIGN.search(text):
+        return WeightsError(
+            f"{path}: holds more than tensors ({found[1]}), and reading that would run code of the file, so it is not "
+            "read. Take the weights as safetensors, or a file that has the state dict alone"
+        )
+    return WeightsError(
+        f"{path}: not readable as weights, perhaps truncated; fetch it again. {type(error).__name__}: {text[:200]}"
+    )
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from polyvex.cache import CacheReport, TokenCache, encode, fill_cache
 from polyvex.data import Sample
 from polyvex.encoders import WeightsReport
 from polyvex.encoders.images import open_image
-from polyvex.errors import DataError
+from polyvex.errors import DataError, WeightsError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
 from polyvex.recipe.samples import read_split
@@ -305,3 +305,34 @@ def test_for_unreadable_images_alone_no_encoder_is_loaded(
     _, second = fill("data.max_unreadable=0.5")
     assert second.unreadable == first.unreadable
     assert second.encoded == {"patchify": 0, "color-grid": 0}
+
+
+def test_tokens_that_are_no_numbers_are_not_kept(fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Damaged weights: training would stop at a loss that is NaN, and nobody could tell from what.
+    plain = polyvex_basics.Patchify.forward
+
+    def damaged(self: Any, pixels: Tensor) -> Any:
+        tokens = plain(self, pixels)
+        tokens.values[-1, 0, 0] = float("nan")
+        return tokens
+
+    with monkeypatch.context() as patch:
+        patch.setattr(polyvex_basics.Patchify, "forward", damaged)
+        with pytest.raises(WeightsError, match=r"encoder patchify gives tokens of .*png that are not finite \(NaN or"):
+            fill()
+    cache, _ = fill()
+    assert all(bool(tokens.isfinite().all()) for tokens in cache.tokens(list(cache.files.hashes)).values())
+
+
+def test_tokens_too_large_for_the_disk_are_not_kept(fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = polyvex_basics.Patchify.forward
+
+    def large(self: Any, pixels: Tensor) -> Any:
+        tokens = plain(self, pixels)
+        tokens.values[...] = 70_000.0  # float16 ends at 65,504
+        return tokens
+
+    monkeypatch.setattr(polyvex_basics.Patchify, "forward", large)
+    with pytest.raises(WeightsError, match=r"not finite as cache\.dtype = 'float16': up to 7e\+04\. Take another"):
+        fill('cache.dtype="float16"')
+    fill('cache.dtype="bfloat16"')

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from polyvex.encoders.files import unreadable
 from polyvex.errors import WeightsError
 from polyvex_timm.network import Size, weights_config
 
@@ -66,10 +67,7 @@ def read_state(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], list[
     try:
         state = load_state_dict(str(path), device="cpu", weights_only=True)
     except Exception as error:  # safetensors, pickle and zip each have their own
-        raise WeightsError(
-            f"{path}: not readable as weights, perhaps truncated; fetch it again. "
-            f"{type(error).__name__}: {' '.join(str(error).split())}"
-        ) from None
+        raise unreadable(path, error) from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: holds no weights; expected a state dict as safetensors or as torch saves it")
     family = sys.modules[type(network).__module__]
