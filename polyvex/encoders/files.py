@@ -29,6 +29,9 @@ COMMERCE_RULED_OUT = frozenset({"nc", "non", "noncommercial", "research", "other
 FOREIGN = re.compile(r"unsupported (?:global: )?(?:GLOBAL|class) (\S+)", re.IGNORECASE)
 """How torch names what a pickle wants to call, if it is read as weights only."""
 
+ADVICE = re.compile(r"Weights only load failed\..*?trusted source\. ?")
+"""How torch begins then: that the file could be read if its code were run."""
+
 
 def find_in_folder(folder: str | Path, names: Sequence[str] = WEIGHT_FILES) -> Path | None:
     """The weight file of a folder, safetensors before pickles; None if there is none."""
@@ -77,7 +80,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def unreadable(path: Path, error: Exception) -> WeightsError:
     """What to say of a weight file that cannot be read. torch's own advice, to let a pickle run, is not passed on."""
-    text = " ".join(str(error).split())
+    text = ADVICE.sub("", " ".join(str(error).split()))
     if found := FOREIGN.search(text):
         return WeightsError(
             f"{path}: holds more than tensors ({found[1]}), and reading that would run code of the file, so it is not "

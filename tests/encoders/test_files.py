@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,18 @@ class Runs:
 
 def test_a_pickle_runs_nothing(tmp_path: Path) -> None:
     torch.save({"a": Runs(tmp_path / "ran")}, tmp_path / "bad.pth")
-    with pytest.raises(WeightsError, match=r"bad\.pth: holds more than tensors \(\w+\.mkdir\)") as caught:
+    with pytest.raises(WeightsError, match=r"bad\.pth: holds more than tensors \(\w+\.mkdir\)"):
         read_weights(tmp_path / "bad.pth")
     assert not (tmp_path / "ran").exists()
-    assert "weights_only" not in str(caught.value)  # torch's advice is to let it run
+
+
+def test_no_error_passes_on_the_advice_to_let_a_pickle_run(tmp_path: Path) -> None:
+    (tmp_path / "bad.pth").write_bytes(pickle.dumps({"a": Runs(tmp_path / "ran")}))  # not as torch writes it
+    with pytest.raises(WeightsError, match=r"bad\.pth: ") as caught:
+        read_weights(tmp_path / "bad.pth")
+    assert not (tmp_path / "ran").exists()
+    assert "arbitrary code" not in str(caught.value)
+    assert "set to `False`" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["cut.safetensors", "cut.pth"])
