@@ -39,8 +39,23 @@ def _values(text: str, *, order: bool) -> list[Any]:
             return tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError as error:
             raise RecipeError([f"--axis: {text} is not a TOML list: {error}"], source="ablate") from None
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in _split(text) if part.strip()]
     return [part.split("+") for part in parts] if order else [_value(part) for part in parts]
+
+
+def _split(text: str) -> list[str]:
+    """Parts between commas, but for those inside brackets, braces or quotes, as in ``{},{grids=[[2,2]]}``."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote or letter in "\"'":
+            quote = "" if letter == quote else quote or letter
+        else:
+            depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth <= 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _value(text: str) -> Any:

@@ -159,3 +159,16 @@ def test_a_cell_in_one_line() -> None:
 
 def test_a_label_can_hold_a_list_of_numbers() -> None:
     assert label({"fusion.patches_per_token": [1, 2]}) == "fusion.patches_per_token=1+2"
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("{},{grids=[[2,2],[1,3]],newline=false}", [{}, {"grids": [[2, 2], [1, 3]], "newline": False}]),
+        ('"a,b",\'c,"d\',e', ["a,b", 'c,"d', "e"]),
+        ("1,,2,", [1, 2]),
+        ("a],b", ["a]", "b"]),
+    ],
+)
+def test_commas_inside_a_value_do_not_part_values(text: str, values: list[Any]) -> None:
+    assert parse_axis(f"encoders.0.tiling={text}") == ("encoders.0.tiling", values)
