@@ -97,9 +97,27 @@ def apply(raw: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
         elif name in SHORT and isinstance(value, str):
             if data[name].get("use") != value:
                 data[name] = {"use": value, **{key: data[name][key] for key in KEPT.get(name, ()) if key in data[name]}}
-        elif problem := assign(data, name.split("."), value):
-            raise RecipeError([f"axis {name}: {problem}"], source="ablate")
+        else:
+            _change(data, name, _changes(name, value))
     return data
+
+
+def _changes(name: str, value: Any) -> dict[str, Any]:
+    """The values by path that an axis assigns; an axis ``set`` assigns several at a time."""
+    if name != "set":
+        return {name: value}
+    if not isinstance(value, dict):
+        raise RecipeError(
+            [f"axis set: got {value!r}, expected a table of paths and values, such as {{'encoders.0.tune' = 'lora'}}"],
+            source="ablate",
+        )
+    return value
+
+
+def _change(data: dict[str, Any], name: str, changes: Mapping[str, Any]) -> None:
+    for path, value in changes.items():
+        if problem := assign(data, path.split("."), value):
+            raise RecipeError([f"axis {name}: {problem}"], source="ablate")
 
 
 def label(cell: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import Field, create_model
+from pydantic import BeforeValidator, Field, create_model
 
 from polyvex.encoders.precision import Precision
 from polyvex.encoders.tiling import Tiling
@@ -16,14 +16,22 @@ from polyvex.recipe.schema import MoETable, Recipe
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
 
+def _false_is_none(value: Any) -> Any:
+    """TOML has no word for nothing, and an axis must be able to say it beside tables."""
+    return None if value is False else value
+
+
 class EncoderKeys(Options):
     """Keys that every ``[[encoders]]`` table has beside those of its encoder."""
 
     name: str = Field(
         default="", pattern=r"^([a-z0-9][a-z0-9_-]*)?$", description="Name in this recipe; the encoder's own if empty."
     )
-    tiling: Tiling | None = Field(
-        default=None, description="See large images in tiles; {} takes LLaVA-1.6's AnyRes, left out there are none."
+    tiling: Annotated[
+        Tiling | None, BeforeValidator(_false_is_none, json_schema_input_type=Tiling | Literal[False])
+    ] = Field(
+        default=None,
+        description="See large images in tiles; {} takes LLaVA-1.6's AnyRes, left out or false there are none.",
     )
     precision: Precision = Field(
         default="float32", description="Precision of its network on a GPU; on a CPU it is float32 in any case."
@@ -33,12 +41,15 @@ class EncoderKeys(Options):
         description="frozen: tokens are cached once. trainable or lora: stages that train encoders change it, whole or "
         "through adapters, and images are encoded in each step.",
     )
-    lora: LoRA | None = Field(default=None, description="Adapters of tune = 'lora'.")
+    lora: Annotated[LoRA | None, BeforeValidator(_false_is_none, json_schema_input_type=LoRA | Literal[False])] = Field(
+        default=None, description="Adapters of tune = 'lora'; false as if left out."
+    )
     reduce: Any = Field(
-        default=None, description="A reducer: fewer of its tokens, before fusion. All of them if left out."
+        default=None, description="A reducer: fewer of its tokens, before fusion. All of them if left out or false."
     )
     positions: Any = Field(
-        default=None, description="A position scheme for this encoder alone, as [positions]; that one if left out."
+        default=None,
+        description="A position scheme for this encoder alone, as [positions]; that one if left out or false.",
     )
 
 
@@ -99,13 +110,12 @@ def encoder_keys(registries: Registries) -> type[EncoderKeys]:
     """:class:`EncoderKeys` with the tables of the installed reducers and position schemes."""
     make: Any = create_model
     tables: dict[str, Any] = {"reduce": registries.reducers, "positions": registries.position_schemes}
-    fields = {
-        name: (
-            table_model(registry) | None,
-            Field(default=None, description=EncoderKeys.model_fields[name].description),
-        )
-        for name, registry in tables.items()
-    }
+    fields = {}
+    for name, registry in tables.items():
+        table = table_model(registry)
+        none = BeforeValidator(_false_is_none, json_schema_input_type=table | Literal[False])
+        described = Field(default=None, description=EncoderKeys.model_fields[name].description)
+        fields[name] = (Annotated[table | None, none], described)
     return make("EncoderKeys", __base__=EncoderKeys, __doc__=EncoderKeys.__doc__, **fields)
 
 

@@ -94,7 +94,9 @@ class AblationTable(Options):
     """``[ablation]``: what ``polyvex ablate`` does when the command line does not say."""
 
     axes: dict[str, list[Any] | str] = Field(
-        default_factory=dict, description='Axis to values: order = "all", positions = ["sequential", …], or any a.b.c.'
+        default_factory=dict,
+        description='Axis to values: order = "all", positions = ["sequential", …], any a.b.c, or set = [{}, {…}], '
+        "which changes several at a time.",
     )
     set: dict[str, Any] = Field(
         default_factory=dict, description="Changes to the recipe for every cell, as --set a.b=c."

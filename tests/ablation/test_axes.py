@@ -172,3 +172,16 @@ def test_a_label_can_hold_a_list_of_numbers() -> None:
 )
 def test_commas_inside_a_value_do_not_part_values(text: str, values: list[Any]) -> None:
     assert parse_axis(f"encoders.0.tiling={text}") == ("encoders.0.tiling", values)
+
+
+def test_the_axis_set_changes_several_values_at_once() -> None:
+    data = apply(RAW, {"set": {"encoders.small.tune": "lora", "stages.tune.steps": 7}})
+    assert (data["encoders"][0]["tune"], data["stages"][1]["steps"]) == ("lora", 7)
+    assert apply(RAW, {"set": {}}) == RAW
+
+
+def test_the_axis_set_takes_tables_alone() -> None:
+    with pytest.raises(RecipeError, match=r"axis set: got 'lora', expected a table of paths and values"):
+        apply(RAW, {"set": "lora"})
+    with pytest.raises(RecipeError, match=r"axis set: 'encoders' has no item 'none'; it has small, large"):
+        apply(RAW, {"set": {"encoders.none.tune": "lora"}})

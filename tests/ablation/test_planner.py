@@ -151,3 +151,20 @@ def test_a_cell_is_named_after_its_content(tiny_recipe: Make, registries: Regist
     (one,), (other,) = (plan_cells(tiny_recipe(change), registries, axes=axes) for change in ("name=a", "name=b"))
     assert one.recipe.dump() == other.recipe.dump()
     assert one.recipe.name == f"cell-{one.id}"
+
+
+def test_no_tiles_can_be_compared_with_tiles_whatever_the_recipe_has(tiny_recipe: Make, registries: Registries) -> None:
+    values = [False, {}, {"grids": [[1, 2]], "fit": "squash"}]
+    for recipe in (tiny_recipe(), tiny_recipe("encoders.0.tiling={}")):
+        cells = plan_cells(recipe, registries, axes={"encoders.0.tiling": values})
+        tilings = [cell.recipe.encoders[0].tiling for cell in cells]
+        assert tilings[0] is None
+        assert [len(one.grids) for one in tilings[1:]] == [5, 1]
+        assert cells[0].id == recipe_id(tiny_recipe("encoders.0.name=patchify", "encoders.1.name=color-grid"))
+
+
+def test_frozen_and_learning_encoders_can_be_compared_in_one_grid(tiny_recipe: Make, registries: Registries) -> None:
+    learns = {"encoders.0.tune": "lora", "stages.tune.trains": ["connector", "encoders", "lm"]}
+    cells = plan_cells(tiny_recipe(), registries, axes={"set": [{}, learns]})
+    assert [cell.recipe.encoders[0].tune for cell in cells] == ["frozen", "lora"]
+    assert [cell.recipe.stages[1].trains for cell in cells] == [["connector", "lm"], ["connector", "encoders", "lm"]]

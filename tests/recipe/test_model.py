@@ -55,3 +55,12 @@ def test_every_key_of_a_recipe_is_described(known: Registries) -> None:
         if not entry.get("description") and "$ref" not in entry
     ]
     assert bare == []
+
+
+def test_schema_and_checker_take_false_for_tables_that_are_left_out(
+    known: Registries, check: Callable[..., Recipe]
+) -> None:
+    table = json_schema(known)["$defs"]["EncoderPatchify"]["properties"]
+    for key in ("tiling", "lora"):
+        assert {"const": False, "type": "boolean"} in table[key]["anyOf"]
+        assert getattr(check(encoders=[{"use": "patchify", key: False}]).encoders[0], key) is None
