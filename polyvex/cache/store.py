@@ -64,6 +64,11 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def tiles(self) -> int:
+        """Pictures that are kept: images, or the tiles that they were cut into."""
+        return sum(tiles for _, _, tiles in self._rows.values())
+
     def write(
         self, images: Sequence[str], values: Float[Tensor, "tiles tokens dim"], tiles: Sequence[int] | None = None
     ) -> None:

@@ -1,6 +1,8 @@
 """Put a plan together from a recipe: sizes are counted on a model without memory, costs are estimated from them."""
 
 import contextlib
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from polyvex.cache.store import TokenStore
 from polyvex.encoders.images import size_of_file
 from polyvex.encoders.precision import used
 from polyvex.encoders.tiling import Size
+from polyvex.encoders.views import EncoderViews
 from polyvex.errors import DataError, PolyvexError, RecipeError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
@@ -70,7 +73,7 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     width = lm_config.hidden_size if lm_config is not None else 1
     missing: list[str] = []
     data = _data(recipe, registries, problems, missing)
-    budget = budgets(recipe, registries, dim=width, sizes=data.sizes)
+    budget = budgets(recipe, registries, dim=width, sizes=sorted(data.sizes))
     context = int(getattr(lm_config, "max_position_embeddings", 0) or 0)
     _check_context(problems, context, budget.tokens, data)
     _check_encoders(budget.encoders, missing, notes)
@@ -83,7 +86,7 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     lengths = (visual, data.text)
     stages = _stages(recipe, registries, model, lengths, seeing, problems, notes) if model is not None else []
     notes += _tuning_notes(recipe, budget.encoders)
-    size, cached = _cache(recipe, registries, budget.encoders, data.images, cache)
+    size, cached = _cache(recipe, registries, budget.encoders, data, cache)
     return Plan(
         recipe=recipe.name,
         encoders=budget.encoders,
@@ -166,13 +169,13 @@ def _router_notes(recipe: Recipe, registries: Registries) -> list[str]:
 class _DataFacts:
     """Number of images in all, the most that a sample has, and tokens of the longest question and answer.
 
-    ``sizes`` has each size that an image has, if visual tokens depend on it.
+    ``sizes`` counts the images of each size, if visual tokens depend on it.
     """
 
     images: int
     images_per_sample: int
     text: int
-    sizes: list[Size]
+    sizes: Mapping[Size, int]
 
 
 def _data(recipe: Recipe, registries: Registries, problems: list[str], missing: list[str]) -> _DataFacts:
@@ -188,24 +191,24 @@ def _data(recipe: Recipe, registries: Registries, problems: list[str], missing: 
         told.append(
             f"the data set cannot be read, so one image and {QUESTION_ROOM} text tokens per sample are assumed: {error}"
         )
-        return _DataFacts(images=0, images_per_sample=1, text=QUESTION_ROOM, sizes=[])
+        return _DataFacts(images=0, images_per_sample=1, text=QUESTION_ROOM, sizes={})
     images = {path for sample in samples for path in sample.images}
     longest = max(samples, key=lambda sample: len(sample.question) + len(sample.answer))
     template = recipe.prompt.template.replace("{image}", "").replace("{question}", longest.question)
     # A token is at least one character of the text, and about four in English; the true count needs a tokenizer.
     text = max(1, -(-(len(template) + len(longest.answer)) // CHARACTERS_PER_TOKEN) + 2)
     most = max(len(sample.images) for sample in samples)
-    sizes = [] if recipe_layouts(recipe, registries, dim=1).fixed else _sizes(images)
+    sizes = {} if recipe_layouts(recipe, registries, dim=1).fixed else _sizes(images)
     return _DataFacts(images=len(images), images_per_sample=most, text=text, sizes=sizes)
 
 
-def _sizes(paths: set[str]) -> list[Size]:
-    """Each size once; of files that cannot be read, nothing is known here, and training leaves them out."""
-    sizes = set()
+def _sizes(paths: set[str]) -> Mapping[Size, int]:
+    """Images of each size; of files that cannot be read, nothing is known here, and training leaves them out."""
+    sizes: Counter[Size] = Counter()
     for path in paths:
         with contextlib.suppress(DataError):
-            sizes.add(size_of_file(path))
-    return sorted(sizes)
+            sizes[size_of_file(path)] += 1
+    return sizes
 
 
 def _check_context(problems: list[str], context: int, tokens: int, data: _DataFacts) -> None:
@@ -248,13 +251,21 @@ def _tuning_notes(recipe: Recipe, encoders: list[EncoderBudget]) -> list[str]:
 
 
 def _cache(
-    recipe: Recipe, registries: Registries, encoders: list[EncoderBudget], images: int, cache: str | Path | None
+    recipe: Recipe, registries: Registries, encoders: list[EncoderBudget], data: _DataFacts, cache: str | Path | None
 ) -> tuple[int, int]:
-    """Bytes that the whole cache takes, and bytes of it that are there."""
+    """Bytes that the whole cache takes, and bytes of it that are there. Each image counts with its own tiles."""
     width = {"float32": 4, "float16": 2, "bfloat16": 2}[recipe.cache.dtype]
-    learning = {one.name for one in _learning(recipe, encoders)}
-    per_image = {one.name: one.tokens_in * one.dim * width for one in encoders if one.name not in learning}
     found = places(recipe, registries, root=cache_root(cache))
-    there = {name: len(TokenStore(place.folder, place.about)) for name, place in found.items()}
-    cached = sum(min(there[name], images or there[name]) * per_image[name] for name in per_image)
-    return images * sum(per_image.values()), cached
+    whole, there = 0, 0
+    for table, one in zip(recipe.encoders, encoders, strict=True):
+        if table.tune != "frozen":
+            continue
+        kind = registries.encoders[table.use]
+        shape = kind.describe(table).shape
+        views = EncoderViews(kind=kind, options=table, tiling=table.tiling)
+        tiles = sum(views.tiles(size) * images for size, images in data.sizes.items())
+        tiles = tiles or data.images * one.tokens_in // shape.tokens
+        cached = TokenStore(found[one.name].folder, found[one.name].about).tiles
+        whole += tiles * shape.tokens * shape.dim * width
+        there += min(cached, tiles or cached) * shape.tokens * shape.dim * width
+    return whole, there

@@ -33,7 +33,7 @@ def plan_text(plan: "Plan") -> str:
         "",
         f"context: {_visual(plan)} visual + about {plan.text_tokens} text tokens of {plan.context or '?'}; one "
         f"image takes {plan.visual_positions} positions",
-        f"cache:   {'about ' if plan.visual_size else ''}{_bytes(plan.cache_bytes)} for {plan.images:,} images, "
+        f"cache:   {_bytes(plan.cache_bytes)} for {plan.images:,} images, "
         f"{_bytes(plan.cached_bytes)} of it there, in "
         f"{plan.cache_folder}",
         "",

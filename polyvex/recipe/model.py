@@ -49,7 +49,7 @@ class EncoderKeys(Options):
     )
     positions: Any = Field(
         default=None,
-        description="A position scheme for this encoder alone, as [positions]; that one if left out or false.",
+        description="A position scheme for this encoder alone; that of [positions] if left out or false.",
     )
 
 

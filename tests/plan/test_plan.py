@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from polyvex.assemble import build_model, make_processor
 from polyvex.cache import fill_cache
@@ -201,6 +202,27 @@ def test_what_is_cached_already_is_counted(tiny_recipe: Make, registries: Regist
     fill_cache(recipe, registries, read_split(recipe, registries, "test"), progress=False)  # 6 of 24 pictures
     plan = make_plan(recipe, registries)
     assert (plan.cached_bytes, plan.cache_folder) == (6 * 80 * 4, str(cache_folder))
+
+
+def test_each_image_counts_in_the_cache_with_its_own_tiles(
+    tiny_recipe: Make, registries: Registries, cache_folder: Path, tmp_path: Path
+) -> None:
+    # 96 × 32 fills 1 × 3 tiles and is the costliest to read; 100 × 64 takes 2 × 2, most of them cut off behind the
+    # fusion, so it has one tile more. With the base: 4 + 3 · 5 tiles of 4 tokens of width 8, at 4 bytes.
+    records = []
+    for number, size in enumerate([(96, 32), (100, 64), (100, 64), (100, 64)]):
+        Image.new("RGB", size, (number, 0, 0)).save(tmp_path / f"{number}.png")
+        records.append({"id": str(number), "image": f"{number}.png", "question": "q", "answer": "a"})
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    patches = {"use": "patchify", "image_size": 32, "patch_size": 16, "dim": 8, "tiling": {}}
+    recipe = tiny_recipe(encoders=[patches], data={"use": "jsonl", "folder": str(tmp_path)})
+    plan = make_plan(recipe, registries)
+    assert (plan.visual_size, plan.cache_bytes, plan.cached_bytes) == ((32, 96), 19 * 4 * 8 * 4, 0)
+    tokens, _ = fill_cache(recipe, registries, read_split(recipe, registries, "test"), progress=False)
+    (store,) = tokens.stores.values()
+    assert store.tiles == 19
+    assert make_plan(recipe, registries).cached_bytes == 19 * 4 * 8 * 4
 
 
 def test_without_data_64_text_tokens_are_assumed_and_it_says_so(
