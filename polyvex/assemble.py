@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A model, its processor, and the account of each encoder's weights (by name; empty without encoders)."""
+    """A model, its processor, and the account of loaded weights: each encoder's by name, and the ``[fusion]``'s."""
 
     model: "PolyvexForConditionalGeneration"
     processor: "PolyvexProcessor"
@@ -123,7 +123,7 @@ def build_model(
             their tokens from the cache. Encoders that learn are always there.
 
     Raises:
-        WeightsError: if an encoder's weights are missing or do not fit.
+        WeightsError: if weights of an encoder or of the fusion are missing or do not fit.
     """
     from polyvex.model import PolyvexForConditionalGeneration
     from polyvex.model.components import build_encoders
@@ -145,6 +145,8 @@ def build_model(
         with torch.random.fork_rng(devices=[]):  # or the connector would start elsewhere where an encoder learns
             own, reports = build_encoders(config, registries, pretrained=True)
         model = PolyvexForConditionalGeneration(config, lm=lm, encoders=own, registries=registries)
+    if (report := model.fusion.load_pretrained()) is not None:
+        reports["[fusion]"] = report  # in brackets, since an encoder may be called fusion
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     if processor.image_token_id < model.lm.config.vocab_size:

@@ -83,6 +83,12 @@ class FusionKit:
 
     def _declaration(self) -> None:
         check_options_class(self.fusion_class, self.options, FusionOptions)
+        for what, name in self.fusion_class.sizes.items():
+            expect(what in ("parameters", "tokens"), f"{self.name}.sizes has {what!r}; expected parameters or tokens")
+            expect(
+                name in type(self.options).model_fields,
+                f"{self.name}.sizes says that {name!r} changes its {what}; there is no such option",
+            )
         told = self._describe(self.inputs)
         expect(self._describe(self.inputs) == told, f"{self.name}.describe differs from one call to the next")
         for inputs in ODD_INPUTS:

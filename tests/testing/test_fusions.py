@@ -53,6 +53,14 @@ class Undescribed(Good):
         bare: int = 3
 
 
+class SizedByAnOptionThatIsNotThere(Good):
+    sizes: ClassVar[dict[str, str]] = {"tokens": "queries"}
+
+
+class SizesSomethingElse(Good):
+    sizes: ClassVar[dict[str, str]] = {"flops": "queries"}
+
+
 class FailsWithoutAGrid(Good):
     @classmethod
     def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> Any:
@@ -183,6 +191,8 @@ class KeepsANumberOfItsOwn(Good):
 BROKEN = {
     NoSummary: "expected one line for listings",
     Undescribed: "no description for bare",
+    SizedByAnOptionThatIsNotThere: "'queries' changes its tokens; there is no such option",
+    SizesSomethingElse: "sizes has 'flops'; expected parameters or tokens",
     FailsWithoutAGrid: r"describe fails for encoders of .* 6 tokens \(no grid\): AttributeError.*Refuse .* ValueError",
     RefusesWithoutAWord: "without a word",
     DescribesOneShape: "expected a list of TokenShape",
