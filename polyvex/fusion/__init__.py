@@ -4,12 +4,16 @@ from collections.abc import Mapping
 
 from polyvex.fusion.base import Fusion, FusionOptions
 from polyvex.fusion.mlp import MLPFusion
+from polyvex.fusion.qformer import QFormerFusion
 from polyvex.hooks import hookimpl
 
-__all__ = ["Fusion", "FusionOptions", "MLPFusion", "register_fusions"]
+__all__ = ["Fusion", "FusionOptions", "MLPFusion", "QFormerFusion", "register_fusions"]
 
 
 @hookimpl
 def register_fusions() -> Mapping[str, type[Fusion]]:
     """The fusions of the core."""
-    return {"mlp": MLPFusion}
+    return {
+        "mlp": MLPFusion,
+        "qformer": QFormerFusion,
+    }
