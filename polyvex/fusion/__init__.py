@@ -2,12 +2,21 @@
 
 from collections.abc import Mapping
 
-from polyvex.fusion.base import Fusion, FusionOptions
+from polyvex.fusion.base import Choice, Fusion, FusionOptions
+from polyvex.fusion.channel import ChannelFusion
 from polyvex.fusion.mlp import MLPFusion
 from polyvex.fusion.qformer import QFormerFusion
 from polyvex.hooks import hookimpl
 
-__all__ = ["Fusion", "FusionOptions", "MLPFusion", "QFormerFusion", "register_fusions"]
+__all__ = [
+    "ChannelFusion",
+    "Choice",
+    "Fusion",
+    "FusionOptions",
+    "MLPFusion",
+    "QFormerFusion",
+    "register_fusions",
+]
 
 
 @hookimpl
@@ -16,4 +25,5 @@ def register_fusions() -> Mapping[str, type[Fusion]]:
     return {
         "mlp": MLPFusion,
         "qformer": QFormerFusion,
+        "channel": ChannelFusion,
     }
