@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from polyvex.fusion.base import Choice, Fusion, FusionOptions
 from polyvex.fusion.channel import ChannelFusion
+from polyvex.fusion.interleave import InterleaveFusion
 from polyvex.fusion.mlp import MLPFusion
 from polyvex.fusion.qformer import QFormerFusion
 from polyvex.hooks import hookimpl
@@ -13,6 +14,7 @@ __all__ = [
     "Choice",
     "Fusion",
     "FusionOptions",
+    "InterleaveFusion",
     "MLPFusion",
     "QFormerFusion",
     "register_fusions",
@@ -26,4 +28,5 @@ def register_fusions() -> Mapping[str, type[Fusion]]:
         "mlp": MLPFusion,
         "qformer": QFormerFusion,
         "channel": ChannelFusion,
+        "interleave": InterleaveFusion,
     }
