@@ -6,6 +6,7 @@ from polyvex.fusion.base import Choice, Fusion, FusionOptions
 from polyvex.fusion.channel import ChannelFusion
 from polyvex.fusion.interleave import InterleaveFusion
 from polyvex.fusion.mlp import MLPFusion
+from polyvex.fusion.multi_qformer import MultiQFormerFusion
 from polyvex.fusion.qformer import QFormerFusion
 from polyvex.hooks import hookimpl
 
@@ -16,6 +17,7 @@ __all__ = [
     "FusionOptions",
     "InterleaveFusion",
     "MLPFusion",
+    "MultiQFormerFusion",
     "QFormerFusion",
     "register_fusions",
 ]
@@ -27,6 +29,7 @@ def register_fusions() -> Mapping[str, type[Fusion]]:
     return {
         "mlp": MLPFusion,
         "qformer": QFormerFusion,
+        "multi_qformer": MultiQFormerFusion,
         "channel": ChannelFusion,
         "interleave": InterleaveFusion,
     }
