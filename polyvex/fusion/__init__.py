@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from polyvex.fusion.base import Choice, Fusion, FusionOptions
 from polyvex.fusion.channel import ChannelFusion
+from polyvex.fusion.gated import GatedFusion
 from polyvex.fusion.interleave import InterleaveFusion
 from polyvex.fusion.mlp import MLPFusion
 from polyvex.fusion.multi_qformer import MultiQFormerFusion
@@ -15,6 +16,7 @@ __all__ = [
     "Choice",
     "Fusion",
     "FusionOptions",
+    "GatedFusion",
     "InterleaveFusion",
     "MLPFusion",
     "MultiQFormerFusion",
@@ -32,4 +34,5 @@ def register_fusions() -> Mapping[str, type[Fusion]]:
         "multi_qformer": MultiQFormerFusion,
         "channel": ChannelFusion,
         "interleave": InterleaveFusion,
+        "gated": GatedFusion,
     }
