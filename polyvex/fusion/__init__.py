@@ -9,6 +9,7 @@ from polyvex.fusion.interleave import InterleaveFusion
 from polyvex.fusion.mlp import MLPFusion
 from polyvex.fusion.multi_qformer import MultiQFormerFusion
 from polyvex.fusion.qformer import QFormerFusion
+from polyvex.fusion.sva import SVAFusion
 from polyvex.hooks import hookimpl
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MLPFusion",
     "MultiQFormerFusion",
     "QFormerFusion",
+    "SVAFusion",
     "register_fusions",
 ]
 
@@ -35,4 +37,5 @@ def register_fusions() -> Mapping[str, type[Fusion]]:
         "channel": ChannelFusion,
         "interleave": InterleaveFusion,
         "gated": GatedFusion,
+        "sva": SVAFusion,
     }

@@ -41,7 +41,7 @@ class MultiQFormerFusion(Fusion[MultiQFormerOptions]):
     @classmethod
     def describe(cls, options: MultiQFormerOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
         """One run of as many tokens as there are queries, without a grid."""
-        check_heads(options)
+        check_heads(hidden=options.hidden, heads=options.heads)
         return [TokenShape(tokens=options.queries, dim=dim)]
 
     def forward(self, parts: Sequence[VisualTokens]) -> VisualTokens:

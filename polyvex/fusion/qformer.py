@@ -76,7 +76,7 @@ class QFormerFusion(Fusion[QFormerFusionOptions]):
     @classmethod
     def describe(cls, options: QFormerFusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
         """For each encoder as many tokens as there are queries, without a grid."""
-        check_heads(options)
+        check_heads(hidden=options.hidden, heads=options.heads)
         return [TokenShape(tokens=options.queries, dim=dim) for _ in inputs]
 
     def fuse_one(self, index: int, values: Float[Tensor, "images tokens width"]) -> Float[Tensor, "images out dim"]:

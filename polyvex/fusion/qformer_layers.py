@@ -35,17 +35,15 @@ class QFormerOptions(FusionOptions):
         return cls(queries=4, hidden=16, layers=3, heads=2, ffn=32, width=24)
 
 
-def check_heads(options: QFormerOptions) -> None:
+def check_heads(*, hidden: int, heads: int) -> None:
     """Make sure that the heads divide the width.
 
     Raises:
         ValueError: if they do not. Says which numbers do.
     """
-    if options.hidden % options.heads:
-        fits = [number for number in range(1, 65) if options.hidden % number == 0]
-        raise ValueError(
-            f"heads = {options.heads} does not divide hidden = {options.hidden}. Use one of {', '.join(map(str, fits))}"
-        )
+    if hidden % heads:
+        fits = [number for number in range(1, 65) if hidden % number == 0]
+        raise ValueError(f"heads = {heads} does not divide hidden = {hidden}. Use one of {', '.join(map(str, fits))}")
 
 
 class QFormer(nn.Module):
