@@ -9,6 +9,7 @@ from polyvex.fusion.interleave import InterleaveFusion
 from polyvex.fusion.mlp import MLPFusion
 from polyvex.fusion.multi_qformer import MultiQFormerFusion
 from polyvex.fusion.qformer import QFormerFusion
+from polyvex.fusion.soft_moe import SoftMoEFusion
 from polyvex.fusion.sva import SVAFusion
 from polyvex.hooks import hookimpl
 
@@ -23,6 +24,7 @@ __all__ = [
     "MultiQFormerFusion",
     "QFormerFusion",
     "SVAFusion",
+    "SoftMoEFusion",
     "register_fusions",
 ]
 
@@ -38,4 +40,5 @@ def register_fusions() -> Mapping[str, type[Fusion]]:
         "interleave": InterleaveFusion,
         "gated": GatedFusion,
         "sva": SVAFusion,
+        "soft_moe": SoftMoEFusion,
     }
