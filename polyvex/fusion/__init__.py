@@ -9,6 +9,7 @@ from polyvex.fusion.interleave import InterleaveFusion
 from polyvex.fusion.mlp import MLPFusion
 from polyvex.fusion.multi_qformer import MultiQFormerFusion
 from polyvex.fusion.qformer import QFormerFusion
+from polyvex.fusion.routed import RoutedFusion
 from polyvex.fusion.soft_moe import SoftMoEFusion
 from polyvex.fusion.sva import SVAFusion
 from polyvex.hooks import hookimpl
@@ -23,6 +24,7 @@ __all__ = [
     "MLPFusion",
     "MultiQFormerFusion",
     "QFormerFusion",
+    "RoutedFusion",
     "SVAFusion",
     "SoftMoEFusion",
     "register_fusions",
@@ -41,4 +43,5 @@ def register_fusions() -> Mapping[str, type[Fusion]]:
         "gated": GatedFusion,
         "sva": SVAFusion,
         "soft_moe": SoftMoEFusion,
+        "routed": RoutedFusion,
     }
