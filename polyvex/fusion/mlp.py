@@ -4,22 +4,24 @@ The paper's body was not to be had; the form here is that of the one public re-i
 what others say of the paper. With one encoder and one patch per token it is exactly LLaVA-1.5's ``mlp2x_gelu``.
 """
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, ClassVar
 
 from einops import rearrange
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from polyvex.fusion.base import Fusion, FusionOptions
+from polyvex.fusion.base import Fusion
+from polyvex.fusion.projection import ProjectionOptions, check_hidden
 from polyvex.options import IsPerEncoder
 from polyvex.tokens import Grid, TokenShape
 
 Patches = Annotated[int, Field(ge=1)]
 
 
-class MLPFusionOptions(FusionOptions):
+class MLPFusionOptions(ProjectionOptions):
     """Options of the ``mlp`` fusion."""
 
     patches_per_token: Annotated[Patches | list[Patches], IsPerEncoder()] = Field(
@@ -29,30 +31,33 @@ class MLPFusionOptions(FusionOptions):
     shared: bool = Field(
         default=True, description="Share the second layer among the encoders, as MouSi does; false gives each its own."
     )
-    depth: int = Field(default=2, ge=1, le=8, description="Linear layers in all; 2 is MouSi's and LLaVA-1.5's.")
 
 
 class MLPFusion(Fusion[MLPFusionOptions]):
-    """Per encoder: join ``m`` patches, map to the language model's width; then GELU and linear layers for all.
+    """Per encoder: join ``m`` patches, map to the inner width; then GELU and linear layers for all.
 
-    Runs stay whole and come in the order of the encoders.
+    The inner width is the language model's, as in MouSi and LLaVA-1.5, unless ``hidden`` says another. Runs stay whole
+    and come in the order of the encoders.
     """
 
     Options = MLPFusionOptions
     separate = True
     summary = "first linear layer per encoder, further layers shared; m neighbouring patches per token (MouSi)"
+    sizes: ClassVar[Mapping[str, str]] = MappingProxyType({"parameters": "hidden", "tokens": "patches_per_token"})
 
     def __init__(self, options: MLPFusionOptions, *, inputs: Sequence[TokenShape], dim: int):
         super().__init__(options, inputs=inputs, dim=dim)
         self.patches = _patches(options, len(inputs))
         widths = [m * shape.dim for m, shape in zip(self.patches, inputs, strict=True)]
-        self.first = nn.ModuleList(nn.Linear(width, dim) for width in widths)
+        inner = dim if options.depth == 1 else options.hidden or dim
+        self.first = nn.ModuleList(nn.Linear(width, inner) for width in widths)
         stacks = 1 if options.shared else len(inputs)
-        self.rest = nn.ModuleList(_rest(dim, options.depth) for _ in range(stacks))
+        self.rest = nn.ModuleList(_rest(inner, dim, options.depth) for _ in range(stacks))
 
     @classmethod
     def describe(cls, options: MLPFusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
         """Each run is ``m`` times shorter; its grid keeps its rows and has ``m`` times fewer columns."""
+        check_hidden(options)
         return [
             _join(shape, m, index, dim)
             for index, (shape, m) in enumerate(zip(inputs, _patches(options, len(inputs)), strict=True))
@@ -64,10 +69,10 @@ class MLPFusion(Fusion[MLPFusionOptions]):
         return self.rest[0 if self.options.shared else index](self.first[index](joined))
 
 
-def _rest(dim: int, depth: int) -> nn.Sequential:
+def _rest(inner: int, dim: int, depth: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for _ in range(depth - 1):
-        layers += [nn.GELU(), nn.Linear(dim, dim)]
+    for after in [*[inner] * (depth - 2), dim][: depth - 1]:
+        layers += [nn.GELU(), nn.Linear(inner, after)]
     return nn.Sequential(*layers)
 
 

@@ -43,6 +43,29 @@ def test_depth_counts_the_linear_layers(depth: int) -> None:
     assert (len(linears), len(gelus)) == (depth, depth - 1)
 
 
+@pytest.mark.parametrize(
+    ("depth", "widths"),
+    [
+        (2, [(6, 3), (5, 3), (3, 8)]),
+        (3, [(6, 3), (5, 3), (3, 3), (3, 8)]),
+        (4, [(6, 3), (5, 3), *[(3, 3)] * 2, (3, 8)]),
+    ],
+)
+def test_hidden_is_the_width_between_layers(depth: int, widths: list[tuple[int, int]]) -> None:
+    linears = [one for one in fuse([GRID, LOOSE], depth=depth, hidden=3).modules() if isinstance(one, nn.Linear)]
+    assert [(one.in_features, one.out_features) for one in linears] == widths
+
+
+def test_hidden_of_the_models_width_is_the_default() -> None:
+    parts = random_parts([GRID, LOOSE])
+    assert torch.equal(fuse([GRID, LOOSE], hidden=8)(parts).values, fuse([GRID, LOOSE])(parts).values)
+
+
+def test_hidden_without_effect_is_refused() -> None:
+    with pytest.raises(ValueError, match="hidden = 3 has no effect with depth = 1"):
+        fuse(depth=1, hidden=3)
+
+
 def test_depth_one_is_a_linear_map() -> None:
     fusion = fuse(depth=1)
     part = random_parts([GRID])
