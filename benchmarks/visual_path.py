@@ -164,8 +164,8 @@ def main() -> None:
         seconds, memory = grow(sides, rounds)
         thousands = sum(side * side for side in sides) / 1000
         print(
-            f"{sides!s:28} {thousands * 1000:6.0f} {seconds * 1000:9.2f} {seconds * 1000 / thousands:8.2f} {memory:8.1f} "
-            f"{memory / thousands:8.2f}"
+            f"{sides!s:28} {thousands * 1000:6.0f} {seconds * 1000:9.2f} {seconds * 1000 / thousands:8.2f} "
+            f"{memory:8.1f} {memory / thousands:8.2f}"
         )
 
 

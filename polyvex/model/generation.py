@@ -11,13 +11,17 @@ from transformers import GenerationMixin
 from polyvex.encoders.inputs import map_inputs
 from polyvex.encoders.tiling import Size
 from polyvex.encoders.views import EncoderViews
+from polyvex.fusion.base import Fusion
 from polyvex.layouts import ImageLayouts
 from polyvex.model.config import PolyvexConfig
 from polyvex.positions import PositionAssigner
 from polyvex.sequence import images_of_rows, lay_out
 from polyvex.tokens import Layouts
 
-IMAGE_INPUTS = ("encoder_tokens", "pixel_values", "image_sizes")
+ASKED = "asked_mask"
+"""What the prompt asks, for a fusion that chooses encoders by the question."""
+
+IMAGE_INPUTS = ("encoder_tokens", "pixel_values", "image_sizes", ASKED)
 """Arguments of the forward that only the prompt needs; decoding goes on without them."""
 
 NEXT = "next_position_id"
@@ -31,6 +35,7 @@ class GeneratesWithImages(GenerationMixin):
     layouts: ImageLayouts
     views_of: dict[str, EncoderViews]
     positions: PositionAssigner
+    fusion: Fusion
 
     def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
         """Positions of the whole prompt by the scheme; generate() then goes on from the last one."""
@@ -40,6 +45,8 @@ class GeneratesWithImages(GenerationMixin):
         sizes = model_kwargs.get("image_sizes")
         if sizes is None and placeholders.any():
             self.layouts.of()  # tells that sizes are missing, if they are needed
+        if self.fusion.routes:
+            model_kwargs[ASKED] = valid
         positions = self.positions.assign(lay_out(placeholders, valid, self.layouts_of(sizes)))
         if (positions.ids[:, -1] + 1 != positions.next_id).any():
             # generate() goes on behind the last position, which is not the one that is free if the prompt ends with an
@@ -70,7 +77,11 @@ class GeneratesWithImages(GenerationMixin):
         """As transformers does it, and images are passed on only while the prompt is read."""
         parent: Any = super()
         kwargs.pop(NEXT, None)
+        asked = kwargs.pop(ASKED, None)
         inputs = parent.prepare_inputs_for_generation(input_ids, **kwargs)
+        if asked is not None:  # without a cache the prompt is read again, with what was answered behind it
+            answered = asked.new_zeros(len(asked), input_ids.shape[1] - asked.shape[1])
+            inputs[ASKED] = torch.cat([asked, answered], dim=1)
         if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
             for name in IMAGE_INPUTS:
                 inputs.pop(name, None)

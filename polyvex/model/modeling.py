@@ -4,20 +4,18 @@ Its forward is the way of the data: encode, fuse, splice, assign positions, run 
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Real
+from jaxtyping import Int, Real
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from polyvex.encoders.base import EncoderInputs, VisionEncoder
-from polyvex.encoders.inputs import pixels_of, run_encoder, to_like
-from polyvex.encoders.tiling import Size
+from polyvex.data.prompt import IGNORED
+from polyvex.encoders.base import VisionEncoder
 from polyvex.encoders.tuning import may_learn
 from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import ContractError, WeightsError
@@ -25,20 +23,18 @@ from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model.attention import check_attention, packed_mask
 from polyvex.model.components import build_encoders, read_components
 from polyvex.model.config import PolyvexConfig
-from polyvex.model.generation import GeneratesWithImages, sizes_of
+from polyvex.model.generation import GeneratesWithImages
 from polyvex.model.output import PolyvexOutput
+from polyvex.model.questions import questions
+from polyvex.model.seeing import PerEncoder, SeesImages
 from polyvex.moe.losses import auxiliary_losses
 from polyvex.moe.record import record_routing
 from polyvex.moe.upcycle import install_experts
-from polyvex.sequence import inputs_of
-from polyvex.tokens import VisualLayout, VisualSequence, VisualTokens
-
-PerEncoder = Mapping[str, Any]
-"""By the encoder's name: tokens, or pixels with whatever else its transform gives."""
+from polyvex.sequence import inputs_of, lay_out
 
 
 # GenerationMixin stands here by name, since transformers looks for it among the direct bases.
-class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, GenerationMixin):  # type: ignore[override]
+class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTrainedModel, GenerationMixin):  # type: ignore[override]
     """Answers questions about images that several encoders look at.
 
     Args:
@@ -90,11 +86,6 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
         self.encoders.requires_grad_(False).eval()
         self.post_init()
 
-    @property
-    def layout(self) -> VisualLayout:
-        """Where the visual tokens of an image come from, if all images are laid out alike."""
-        return self.layouts.of()
-
     def forward(
         self,
         input_ids: Int[Tensor, "batch seq"],
@@ -105,6 +96,7 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
         encoder_tokens: PerEncoder | None = None,
         image_sizes: Int[Tensor, "images 2"] | None = None,
         documents: Int[Tensor, "batch seq"] | None = None,
+        asked_mask: Tensor | None = None,
         labels: Int[Tensor, "batch seq"] | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -123,6 +115,8 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
             image_sizes: height and width of each image; needed where the tokens depend on them (``layouts.fixed``).
             documents: number of the text that each place belongs to, where several are packed into one row; each then
                 has positions from 0 and sees nothing of the others.
+            asked_mask: [batch seq], true on what is asked, for a fusion that chooses encoders by the question; without
+                it that is all text, or with ``labels`` all that is not learned.
             labels: [batch seq], -100 where nothing is to be learned.
 
         Raises:
@@ -138,7 +132,12 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
         valid = mask[:, past:].bool() if mask.ndim == 2 else torch.ones_like(input_ids, dtype=torch.bool)
         placeholders = input_ids == self.config.image_token_id
         text = self.lm.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
-        visual = self.see(pixel_values, encoder_tokens, image_sizes)
+        question = None
+        if self.fusion.routes and (pixel_values is not None or encoder_tokens is not None):
+            laid = lay_out(placeholders, valid, self.layouts_of(image_sizes), documents)
+            asked = valid & (labels == IGNORED) if labels is not None else valid
+            question = questions(text.detach(), laid, asked if asked_mask is None else asked_mask.bool())
+        visual = self.see(pixel_values, encoder_tokens, image_sizes, question)
         layouts = visual.layouts if visual is not None else self.layouts.of_all(None)
         inputs = inputs_of(text, placeholders, valid, visual, layouts, documents)
         embeds = inputs.embeds if visual is not None else inputs.embeds + self._nothing()
@@ -201,90 +200,6 @@ class PolyvexForConditionalGeneration(GeneratesWithImages, PreTrainedModel, Gene
         weights = self.config.loss or {}
         result.answer_loss, result.aux = answer, aux
         result.loss = answer + sum((weights.get(name, 0.0) * share * value for name, value in aux.items()), 0.0)
-
-    def see(
-        self, pixel_values: PerEncoder | None, encoder_tokens: PerEncoder | None, image_sizes: Tensor | None = None
-    ) -> VisualSequence | None:
-        """Encode, fuse, put views together, and add what the position scheme keeps in embeddings.
-
-        None without images.
-
-        Raises:
-            ContractError: if both pixels and tokens are given, or not those of the model's encoders.
-        """
-        if encoder_tokens is None and pixel_values is None:
-            return None
-        tokens, pixels = encoder_tokens or {}, pixel_values or {}
-        if both := sorted(set(tokens) & set(pixels)):
-            raise ContractError(
-                f"got both pixel_values and encoder_tokens of {', '.join(both)}; pass one of them, they say the same"
-            )
-        self._check_names(tokens, pixels)
-        parts = [
-            self._given(name, tokens[name]) if name in tokens else self._encode(name, pixels[name])
-            for name in self.encoder_names
-        ]
-        own = next(self.fusion.parameters(), self.lm.get_input_embeddings().weight)
-        moved = [replace(part, values=part.values.to(own.device, own.dtype)) for part in parts]
-        runs = self.fusion.runs(
-            [self._reduced(name, part) for name, part in zip(self.encoder_names, moved, strict=True)]
-        )
-        ids = self.config.separator_ids
-        between = self.lm.get_input_embeddings()(torch.tensor(ids, device=own.device)) if ids else None
-        if self.layouts.fixed and self.layouts.untiled:
-            embedded = self.positions.embed(self.views.whole(runs, between), self.layout)
-            return VisualSequence(values=embedded.flatten(0, 1), layouts=self.layout)
-        sizes = self._sizes(image_sizes, len(parts[0].values))
-        layouts = [self.layouts.of(size) for size in sizes]
-        embedded = self.positions.embed(self.views(runs, sizes, between), VisualLayout.joined(layouts))
-        return VisualSequence(values=embedded, layouts=self.layout if self.layouts.fixed else layouts)
-
-    def _reduced(self, name: str, part: VisualTokens) -> VisualTokens:
-        """An encoder's tokens, or what its reducer leaves of them."""
-        if name not in self.reducers:
-            return part
-        reducer: Any = self.reducers[name]
-        return VisualTokens.on_grid(reducer(part.values), reducer.shape.grid)
-
-    def _sizes(self, image_sizes: Tensor | None, tiles: int) -> list[Size]:
-        """Height and width of each image; of ``tiles`` of the first encoder, if all images are laid out alike."""
-        if (sizes := sizes_of(image_sizes)) is not None:
-            return sizes
-        self.layouts.of()  # tells that sizes are missing, if they are needed
-        return [(1, 1)] * (tiles // self.layouts.runs[0].views.tiles((1, 1)))
-
-    def encode(self, pixel_values: PerEncoder) -> list[VisualTokens]:
-        """Run every encoder on its own pixels, in recipe order. Gradients are kept of those that learn, if any."""
-        self._check_names({}, pixel_values)
-        return [self._encode(name, pixel_values[name]) for name in self.encoder_names]
-
-    def _encode(self, name: str, pixels: EncoderInputs) -> VisualTokens:
-        if name not in self.encoders:
-            raise ContractError(
-                f"this checkpoint has no encoder '{name}' (it is one inside a run). Pass its encoder_tokens instead"
-            )
-        encoder: Any = self.encoders[name]
-        like = next(encoder.parameters(), pixels_of(pixels))
-        table = self.encoder_tables[name]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and table.tune != "frozen"):
-            return run_encoder(encoder, to_like(pixels, like), table.precision)
-
-    def _given(self, name: str, values: Float[Tensor, "tiles tokens dim"]) -> VisualTokens:
-        shape = self._input_shapes[self.encoder_names.index(name)]
-        if values.shape[1:] != (shape.tokens, shape.dim):
-            raise ContractError(
-                f"encoder_tokens of '{name}' are {tuple(values.shape[1:])} per image, expected "
-                f"{(shape.tokens, shape.dim)} (tokens, width). Were they cached with other options?"
-            )
-        return VisualTokens.on_grid(values, shape.grid)
-
-    def _check_names(self, tokens: PerEncoder, pixels: PerEncoder) -> None:
-        given = sorted([*tokens, *pixels])
-        if given != sorted(self.encoder_names):
-            what = " and ".join(
-                name for name, values in (("pixel_values", pixels), ("encoder_tokens", tokens)) if values
-            )
-            raise ContractError(f"{what} has {given}, expected the encoders {sorted(self.encoder_names)}")
 
     def may_train(self, parameter: str) -> bool:
         """Whether a stage may train the parameter of this name: not of frozen encoders, nor under their adapters."""
