@@ -172,14 +172,14 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
         return result
 
     def _nothing(self) -> Tensor | float:
-        """Zero, through the connector's trained weights: in a batch without images they get gradients too (of zero).
+        """Zero, through trained weights that only images go through: without any they get gradients too (of zero).
 
-        Otherwise a stage that trains the connector alone would have nothing to go backward through, and processes
-        that train together would fall out of step.
+        Otherwise a stage that trains the connector or encoders alone would have nothing to go backward through, and
+        processes that train together would fall out of step.
         """
-        parts = (self.reducers, self.fusion, self.positions, self.views)
-        connector = [parameter for part in parts for parameter in part.parameters()]
-        trained = [parameter for parameter in connector if parameter.requires_grad]
+        parts = (self.encoders, self.reducers, self.fusion, self.positions, self.views)
+        seeing = [parameter for part in parts for parameter in part.parameters()]
+        trained = [parameter for parameter in seeing if parameter.requires_grad]
         if not (self.training and trained and torch.is_grad_enabled()):
             return 0.0
         return 0.0 * torch.stack([parameter.sum() for parameter in trained]).sum()

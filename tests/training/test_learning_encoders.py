@@ -31,6 +31,7 @@ from polyvex.recipe import Recipe, parse_recipe
 from polyvex.rundir import RunDirectory
 from polyvex.tokens import Grid, TokenShape, VisualTokens
 from polyvex.training.evaluate import evaluate_run
+from polyvex.training.parts import freeze_all_but, selected
 from polyvex.training.stages import train
 
 from .runs import Killed, curve, interrupt, kill
@@ -201,6 +202,20 @@ def test_accumulated_passes_train_an_encoder_as_one_large_pass(recipe: Make, sma
         runs.append(trained(chosen, tmp_path / str(accumulate), small))
     losses = [[line["loss"] for line in curve(run, "0-tune")] for run in runs]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+@pytest.mark.parametrize("tune", ["trainable", "lora"])
+def test_a_stage_of_encoders_alone_goes_through_a_batch_without_images(
+    tune: str, recipe: Make, small: Registries
+) -> None:
+    chosen = recipe([{"use": "small", "tune": tune}, PATCHES], stages=[{**STAGES[1], "trains": ["encoders"]}], moe=None)
+    built = build(chosen, registries=small, texts=["what?"])
+    freeze_all_but(built.model, selected(built.model, ["encoders"]))
+    ids = torch.tensor([[5, 6, 7]])
+    built.model.train()(ids, labels=ids).loss.backward()
+    gradients = [one.grad for one in built.model.parameters() if one.requires_grad]
+    assert gradients
+    assert all(one is not None and not one.any() for one in gradients)
 
 
 def test_a_run_starts_alike_whether_an_encoder_learns_or_not(recipe: Make, small: Registries) -> None:
