@@ -20,12 +20,15 @@ def expert_load(
 ) -> dict[str, dict[str, list[float]]]:
     """For each MoE layer, the share of assignments per expert: of text (with its answer), and of encoders' tokens.
 
-    Empty for a dense model. Padding does not count.
+    Tokens that a fusion merged belong to no encoder alone; they count under the names of all, such as ``a+b``. Empty
+    for a dense model. Padding does not count.
     """
     layers = expert_layers(model)
     if not layers or not samples:
         return {}
-    names = {TEXT: "text", **dict(enumerate(model.encoder_names))}
+    own = model.fusion.separate
+    runs = model.encoder_names if own else ["+".join(model.encoder_names)] * len(model.layouts.runs)
+    names = {TEXT: "text", **dict(enumerate(runs))}
     counts = {layer: {name: torch.zeros(0) for name in names.values()} for layer in layers}
     context = model.lm.config.max_position_embeddings
     dataset = ExampleDataset(samples, processor.prompts, images=True, context=context, count=reader.count)

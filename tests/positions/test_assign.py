@@ -67,6 +67,12 @@ def test_ids_by_hand(name: str, base: str, expected: list[float], following: int
     assert positions.next_id.tolist() == [following]
 
 
+def test_what_rounding_leaves_of_steps_takes_no_position() -> None:
+    # In floats 7 · 0.1 + 3 · 0.1 is a little more than 1.
+    layout = VisualLayout.of([TokenShape(tokens=7, dim=4), TokenShape(tokens=3, dim=4)])
+    assert assign("stride", "x" * 10 + "t", layout=layout, step=0.1).ids[0, -1] == 1
+
+
 @pytest.mark.parametrize(("name", "base"), BASES)
 def test_whole_positions_are_whole_numbers_and_others_float32(name: str, base: str) -> None:
     fraction = name in ("stride", "random_stride", "interpolate")

@@ -1,19 +1,23 @@
 """Which experts tokens go to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from polyvex.assemble import Built, build
 from polyvex.cache import TokenCache, fill_cache
 from polyvex.cache.reader import ImageReader
 from polyvex.data import Sample
-from polyvex.hooks.manager import Registries
+from polyvex.fusion.base import Fusion, FusionOptions
+from polyvex.hooks import hookimpl
+from polyvex.hooks.manager import Registries, load_registries
 from polyvex.moe.upcycle import install_experts, moe_layers
-from polyvex.recipe import Recipe
+from polyvex.recipe import Recipe, parse_recipe
 from polyvex.recipe.samples import read_split
+from polyvex.tokens import TokenShape, VisualTokens
 from polyvex.training.routing import expert_load
 
 
@@ -52,6 +56,46 @@ def test_each_layer_has_shares_of_text_and_of_each_encoder(
     for shares in load.values():
         assert list(shares) == ["text", "patchify", "color-grid"]
         assert all(sum(share) == pytest.approx(1.0) for share in shares.values())
+
+
+class Two(Fusion):
+    """Both encoders' means in each of three tokens, two runs of them."""
+
+    summary = "two"
+
+    def __init__(self, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int):
+        super().__init__(options, inputs=inputs, dim=dim)
+        self.map = nn.Linear(sum(shape.dim for shape in inputs), dim)
+
+    @classmethod
+    def describe(cls, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
+        return [TokenShape(tokens=2, dim=dim), TokenShape(tokens=1, dim=dim)]
+
+    def forward(self, parts: Sequence[VisualTokens]) -> VisualTokens:
+        means = torch.cat([part.values.mean(dim=1) for part in parts], dim=-1)
+        return VisualTokens(values=self.map(means)[:, None].expand(-1, 3, -1), layout=self.layout)
+
+
+class Plugin:
+    @hookimpl
+    def register_fusions(self) -> dict[str, type[Fusion]]:
+        return {"two": Two}
+
+
+def test_merged_tokens_are_no_single_encoders(
+    tiny_tables: Callable[[], dict[str, Any]],
+    samples: list[Sample],
+    cache: TokenCache,
+) -> None:
+    known = load_registries(extra={"two": Plugin()})
+    changes = ["moe.layers=dense", "fusion.use=two", "positions.use=sequential"]
+    recipe = parse_recipe(tiny_tables(), overrides=changes, registries=known)
+    built = build(recipe, registries=known, texts=["what?"])
+    assert recipe.moe is not None
+    install_experts(built.model.lm, recipe.moe, (known.routers["top_k"], recipe.moe.router), copy=True)
+    for shares in load_of(built, samples, cache).values():
+        assert list(shares) == ["text", "patchify+color-grid"]
+        assert sum(shares["patchify+color-grid"]) == pytest.approx(1.0)
 
 
 def test_shares_follow_the_router(sparse: Built, samples: list[Sample], cache: TokenCache) -> None:
