@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from polyvex.errors import DataError
@@ -53,8 +53,8 @@ def _named_errors(path: str | Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DataError(f"no image at {path}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {path}: {error}") from None
+    except Exception as error:  # each of Pillow's formats has its own: OSError, SyntaxError, RuntimeError and more
+        raise DataError(f"cannot read the image {path}: {str(error) or type(error).__name__}") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

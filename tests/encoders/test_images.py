@@ -134,6 +134,20 @@ def test_what_is_no_image_is_told_with_its_path(content: bytes, tmp_path: Path) 
     assert str(caught.value).startswith(f"cannot read the image {path}: ")
 
 
+def test_a_format_that_pillow_has_no_words_for_is_told_like_any_other(tmp_path: Path) -> None:
+    """Here a NotImplementedError; damaged AVIF files raise RuntimeError. One such file must not end a run."""
+    stream = io.BytesIO()
+    noise().save(stream, "DDS")
+    content = bytearray(stream.getvalue())
+    content[80:84] = (128).to_bytes(4, "little")  # flags of the pixels
+    path = tmp_path / "odd.dds"
+    path.write_bytes(content)
+    for read in (open_image, size_of_file):
+        with pytest.raises(DataError) as caught:
+            read(path)
+        assert str(caught.value) == f"cannot read the image {path}: Unknown pixel format flags 128"
+
+
 def test_a_folder_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read the image"):
         open_image(tmp_path)
