@@ -11,7 +11,9 @@ from polyvex.fusion.base import FusionOptions
 class ProjectionOptions(FusionOptions):
     """Options of fusions that project by an MLP."""
 
-    depth: int = Field(default=2, ge=1, le=8, description="Linear layers from an encoder's width to the model's.")
+    depth: int = Field(
+        default=2, ge=1, le=8, description="Linear layers to the language model's width; 2 is LLaVA-1.5's."
+    )
     hidden: int | None = Field(
         default=None, ge=1, description="Width between linear layers; the language model's if left out."
     )

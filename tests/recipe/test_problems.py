@@ -220,9 +220,8 @@ def test_a_missing_use_lists_what_there_is(problems_of: Problems) -> None:
 
 def test_keys_of_an_unknown_component_are_not_judged(problems_of: Problems) -> None:
     # With one component of a kind, its keys would be checked against the wrong options.
-    assert problems_of("fusion.use=mpl", "fusion.heads=3") == [
-        "[fusion]: unknown fusion 'mpl'. Did you mean 'mlp'? Known: mlp"
-    ]
+    problems = problems_of("fusion.use=mpl", "fusion.heads=3")
+    check_known(problems, "[fusion]: unknown fusion 'mpl'. Did you mean 'mlp'? Known: mlp")
 
 
 def test_options_that_exclude_each_other_are_told_without_the_whole_table(problems_of: Problems) -> None:
