@@ -59,6 +59,20 @@ def test_an_image_weighs_the_encoders_once() -> None:
 
 
 @pytest.mark.parametrize("gate", ["sample", "token"])
+def test_the_gate_sees_one_encoder_behind_the_other(gate: Gate) -> None:
+    # Its first four columns are for the first encoder's four numbers: with the others zero, only that one moves it.
+    fusion = fuse([MAP, MAP], dim=4, gate=gate)
+    with torch.no_grad():
+        fusion.gate.weight[:, :4].normal_()
+    one, other, third = (VisualTokens.on_grid(torch.randn(1, 6, 5), MAP.grid) for _ in range(3))
+    with record_encoder_weights(fusion) as weights:
+        for parts in ([one, other], [one, third], [third, other]):
+            fusion(parts)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.allclose(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("gate", ["sample", "token"])
 def test_it_starts_as_the_mean_of_the_encoders(gate: Gate) -> None:
     fusion = fuse([MAP, MAP, MAP], dim=4, gate=gate)
     parts = [VisualTokens.on_grid(torch.randn(2, 6, 5), MAP.grid) for _ in range(3)]

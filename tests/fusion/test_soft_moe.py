@@ -63,6 +63,17 @@ def test_slots_and_tokens_by_hand(output: str, expected: list[list[float]]) -> N
     assert torch.allclose(fusion(parts).values, torch.tensor([expected]), atol=1e-6)
 
 
+def test_tokens_are_mixed_by_a_softmax_over_slots() -> None:
+    # Both slots look along the first axis, so L = ln 3 · (1 1 / 0 0): D has (3, 1) / 4 in each column, C halves
+    # throughout. Both slots are .75 (4, 0) + .25 (0, 8) = (3, 2), the networks make (6, 4) and (-3, -2) of them, and
+    # both tokens are their mean.
+    fusion = by_hand(output="tokens")
+    with torch.no_grad():
+        fusion.phi.copy_(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+    parts = [VisualTokens.on_grid(values, POINT.grid) for values in X]
+    assert torch.allclose(fusion(parts).values, torch.tensor([[[1.5, 1.0], [1.5, 1.0]]]), atol=1e-6)
+
+
 def test_an_encoders_weight_is_its_tokens_share_of_the_slots() -> None:
     # Both slots look along the first axis: D is (3, 1) / 4 for both, so the encoders have .75 and .25 of each.
     fusion = by_hand()
