@@ -33,8 +33,9 @@ class RoutedOptions(GridOptions, ProjectionOptions):
 class RoutedFusion(Fusion[RoutedOptions]):
     """One token per place of the common grid, from the encoders that :meth:`choose` chose.
 
-    Without a choice no question is known: then all encoders count, for all images alike, by the weights p that the gate
-    gives a question whose embedding is zero. So the model uses it for now, as it does not pass questions to fusions.
+    The model asks :meth:`choose` with each image's question, and runs only encoders that count for some image of the
+    batch. Without a choice no question is known: then all encoders count, for all images alike, by the weights p that
+    the gate gives a question whose embedding is zero.
     """
 
     Options = RoutedOptions
