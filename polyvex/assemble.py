@@ -12,10 +12,13 @@ from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import RecipeError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.recipe.check import about, recipe_layouts
+from polyvex.recipe.matching import sized_fusion
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import Recipe, placed
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from polyvex.model import PolyvexConfig, PolyvexForConditionalGeneration, PolyvexProcessor
 
 
@@ -32,18 +35,26 @@ def make_config(
     recipe: Recipe,
     registries: Registries,
     *,
-    text_config: Any,
+    text_config: "PreTrainedConfig",
     image_token_id: int,
     separator_ids: list[int] | None = None,
 ) -> "PolyvexConfig":
-    """The model's configuration: the recipe's tables with every default written out. The model is dense at first."""
+    """The model's configuration: the recipe's tables with every default written out. The model is dense at first.
+
+    Raises:
+        RecipeError: if the fusion cannot be brought to the size of another one, as its ``match`` asks.
+    """
     from polyvex.model import PolyvexConfig
 
+    try:
+        fusion, _ = sized_fusion(recipe, registries, dim=text_config.get_text_config().hidden_size)
+    except ValueError as error:
+        raise RecipeError([f"[fusion]: {error}"], source=recipe.name) from None
     tables = encoder_tables(recipe)
     return PolyvexConfig(
-        text_config=text_config,
+        text_config=text_config.to_dict(),
         encoders=tables,
-        fusion=recipe.fusion.model_dump(),
+        fusion=fusion.model_dump(),
         positions=recipe.positions.model_dump(),
         moe=None,
         loss=recipe.loss.model_dump(),
@@ -137,7 +148,7 @@ def build_model(
         config = make_config(
             recipe,
             registries,
-            text_config=lm.config.to_dict(),
+            text_config=lm.config,
             image_token_id=processor.image_token_id,
             separator_ids=processor.separator_ids,
         )
@@ -178,7 +189,7 @@ def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditiona
     config = make_config(
         recipe,
         registries,
-        text_config=text_config.to_dict(),
+        text_config=text_config,
         image_token_id=-1,
         separator_ids=about(recipe.fusion),
     )

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from polyvex.assemble import empty_model
 from polyvex.cache.place import best_device, cache_root, places
 from polyvex.cache.store import TokenStore
@@ -21,6 +23,7 @@ from polyvex.plan.cost import StageCost, stage_cost
 from polyvex.plan.text import plan_text
 from polyvex.plan.tokens import EncoderBudget, budgets
 from polyvex.recipe.check import CHARACTERS_PER_TOKEN, recipe_layouts
+from polyvex.recipe.matching import sized_fusion
 from polyvex.recipe.samples import read_split
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.training.rehearse import own_experts, rehearse
@@ -36,11 +39,14 @@ class Plan:
 
     ``visual_tokens`` and ``visual_positions`` are of one image: if they depend on it, of one of ``visual_size`` (height
     and width), the costliest that there is. ``images_per_sample`` is the largest number that a sample has,
-    ``text_tokens`` an estimate for the longest question and answer.
+    ``text_tokens`` an estimate for the longest question and answer. ``fusion_parameters`` is None where the language
+    model is not known.
     """
 
     recipe: str
     encoders: list[EncoderBudget]
+    fusion: str
+    fusion_parameters: int | None
     visual_tokens: int
     visual_positions: int
     visual_size: tuple[int, int] | None
@@ -77,6 +83,9 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     context = int(getattr(lm_config, "max_position_embeddings", 0) or 0)
     _check_context(problems, context, budget.tokens, data)
     _check_encoders(budget.encoders, missing, notes)
+    if model is not None:
+        _, matches = sized_fusion(recipe, registries, dim=width)
+        notes += [f"fusion: to match {recipe.fusion.match_to.use}, {match}" for match in matches]
     if way := registries.language_models[recipe.lm.use](recipe.lm).missing():
         missing.append(f"language model {recipe.lm.use}: {way}")
     if recipe.lm.use in registries.language_models and not registries.language_models[recipe.lm.use].pretrained:
@@ -90,6 +99,8 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     return Plan(
         recipe=recipe.name,
         encoders=budget.encoders,
+        fusion=recipe.fusion.use,
+        fusion_parameters=_size(model.fusion) if model is not None else None,
         visual_tokens=budget.tokens,
         visual_positions=budget.positions,
         visual_size=budget.size,
@@ -105,6 +116,10 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
         missing=missing,
         notes=notes,
     )
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _model(recipe: Recipe, registries: Registries, problems: list[str]) -> PolyvexForConditionalGeneration | None:

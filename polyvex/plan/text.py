@@ -29,8 +29,10 @@ def plan_text(plan: "Plan") -> str:
             ]
         )
     lines += _table(rows)
+    size = "? parameters" if plan.fusion_parameters is None else f"{_count(plan.fusion_parameters)} parameters"
     lines += [
         "",
+        f"fusion:  {plan.fusion}, {size}",
         f"context: {_visual(plan)} visual + about {plan.text_tokens} text tokens of {plan.context or '?'}; one "
         f"image takes {plan.visual_positions} positions",
         f"cache:   {_bytes(plan.cache_bytes)} for {plan.images:,} images, "
@@ -40,10 +42,10 @@ def plan_text(plan: "Plan") -> str:
         "stages (connector, language model and encoders that learn; memory of weights, gradients, optimizer and",
         "activations at float32; libraries and cached tokens come on top, frozen encoders do not)",
     ]
-    rows = [["stage", "steps", "total", "active", "trainable", "memory", "TFLOPs"]]
+    rows = [["stage", "steps", "total", "active", "trainable", "memory", "arithmetic"]]
     for cost in plan.stages:
         counts = [_count(cost.total), _count(cost.active), _count(cost.trainable)]
-        rows.append([cost.name, str(cost.steps), *counts, _bytes(cost.memory_bytes), f"{cost.flops / 1e12:.2f}"])
+        rows.append([cost.name, str(cost.steps), *counts, _bytes(cost.memory_bytes), _flops(cost.flops)])
     lines += _table(rows)
     lines += ["", *(f"note: {note}" for note in plan.notes)] if plan.notes else []
     lines += ["", *(f"MISSING: {one}" for one in plan.missing)] if plan.missing else []
@@ -77,6 +79,13 @@ def _count(number: int) -> str:
         if number >= size:
             return f"{number / size:.2f} {unit}"
     return str(number)
+
+
+def _flops(number: int) -> str:
+    for size, unit in ((1e21, "ZFLOPs"), (1e18, "EFLOPs"), (1e15, "PFLOPs"), (1e12, "TFLOPs")):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return f"{number / 1e9:.2f} GFLOPs"
 
 
 def _bytes(number: int) -> str:

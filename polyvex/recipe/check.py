@@ -9,6 +9,7 @@ from polyvex.hooks.registry import unknown
 from polyvex.layouts import ImageLayouts, image_layouts, token_shapes
 from polyvex.moe.upcycle import chosen_layers
 from polyvex.recipe.arrangement import arrangement_problems
+from polyvex.recipe.matching import matching_problems, sized_fusion
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import PARTS, Recipe, Stage
 from polyvex.tokens import TokenShape
@@ -66,7 +67,7 @@ def recipe_layouts(
     encoders = [(registries.encoders[table.use], table) for table in recipe.encoders]
     ids = about(recipe.fusion) if separator_ids is None else separator_ids
     separator = 1 if recipe.fusion.separator == "learned" else len(ids)
-    fusion = (registries.fusions[recipe.fusion.use], recipe.fusion)
+    fusion = (registries.fusions[recipe.fusion.use], sized_fusion(recipe, registries)[0])
     shapes = token_shapes(encoders, registries.reducers)
     return image_layouts(encoders, fusion, shapes=shapes, dim=dim, separator=separator)
 
@@ -87,6 +88,8 @@ def _encoders(recipe: Recipe, registries: Registries) -> list[str]:
 
 
 def _fusion(recipe: Recipe, registries: Registries) -> list[str]:
+    if problems := matching_problems(recipe, registries):
+        return problems
     try:
         # The width does not matter for whether it fits, and the language model is not asked yet.
         layouts = recipe_layouts(recipe, registries, dim=1)

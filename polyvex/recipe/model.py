@@ -21,6 +21,11 @@ def _false_is_none(value: Any) -> Any:
     return None if value is False else value
 
 
+def _or_none(table: Any) -> Any:
+    """The type of a table that may be left out, or false."""
+    return Annotated[table | None, BeforeValidator(_false_is_none, json_schema_input_type=table | Literal[False])]
+
+
 class EncoderKeys(Options):
     """Keys that every ``[[encoders]]`` table has beside those of its encoder."""
 
@@ -61,6 +66,12 @@ class FusionKeys(Options):
         description="What stands between two encoders' runs: nothing, a learned vector, or a text.",
     )
     separator_text: str = Field(default="", description="The text between two runs, with separator = 'text'.")
+    match: Literal["none", "parameters", "tokens", "both"] = Field(
+        default="none",
+        description="Set the option that decides the fusion's parameters, or its tokens, so that it has as many as the "
+        "fusion of match_to: a fair comparison.",
+    )
+    match_to: Any = Field(default=None, description="The table of the fusion to match; none if left out or false.")
 
 
 class LMKeys(Options):
@@ -112,11 +123,17 @@ def encoder_keys(registries: Registries) -> type[EncoderKeys]:
     tables: dict[str, Any] = {"reduce": registries.reducers, "positions": registries.position_schemes}
     fields = {}
     for name, registry in tables.items():
-        table = table_model(registry)
-        none = BeforeValidator(_false_is_none, json_schema_input_type=table | Literal[False])
         described = Field(default=None, description=EncoderKeys.model_fields[name].description)
-        fields[name] = (Annotated[table | None, none], described)
+        fields[name] = (_or_none(table_model(registry)), described)
     return make("EncoderKeys", __base__=EncoderKeys, __doc__=EncoderKeys.__doc__, **fields)
+
+
+def fusion_keys(registries: Registries) -> type[FusionKeys]:
+    """:class:`FusionKeys` with the tables of the installed fusions."""
+    make: Any = create_model
+    described = Field(default=None, description=FusionKeys.model_fields["match_to"].description)
+    other = (_or_none(table_model(registries.fusions)), described)
+    return make("FusionKeys", __base__=FusionKeys, __doc__=FusionKeys.__doc__, match_to=other)
 
 
 def recipe_model(registries: Registries) -> type[Recipe]:
@@ -129,7 +146,7 @@ def recipe_model(registries: Registries) -> type[Recipe]:
         __base__=Recipe,
         __doc__=Recipe.__doc__,
         encoders=(list[encoder], _like("encoders", min_length=1)),
-        fusion=(table_model(registries.fusions, FusionKeys), _like("fusion")),
+        fusion=(table_model(registries.fusions, fusion_keys(registries)), _like("fusion")),
         positions=(table_model(registries.position_schemes), _like("positions")),
         lm=(table_model(registries.language_models, LMKeys), _like("lm")),
         moe=(moe | None, Field(default=None, description=Recipe.model_fields["moe"].description)),

@@ -1,5 +1,7 @@
 """The order of the encoders: tables sorted as ``order`` says, and options that go with their encoder."""
 
+from typing import Any
+
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import Recipe
 
@@ -19,11 +21,18 @@ def in_order(recipe: Recipe) -> Recipe:
         )
     places = [names.index(name) for name in recipe.order]
     encoders = [recipe.encoders[place].model_copy(update={"name": names[place]}) for place in places]
-    own = {key: getattr(recipe.fusion, key) for key in recipe.fusion.per_encoder_options()}
+    fusion = _moved(recipe.fusion, places)
+    if fusion.match_to is not None:
+        fusion = fusion.model_copy(update={"match_to": _moved(fusion.match_to, places)})
+    return recipe.model_copy(update={"encoders": encoders, "fusion": fusion, "order": []})
+
+
+def _moved(fusion: Any, places: list[int]) -> Any:
+    """A fusion's table whose lists with one value per encoder go with their encoders."""
+    own = {key: getattr(fusion, key) for key in fusion.per_encoder_options()}
     moved = {
         key: [values[place] for place in places]
         for key, values in own.items()
-        if isinstance(values, list) and len(values) == len(names)  # any other list is a problem that the checker tells
+        if isinstance(values, list) and len(values) == len(places)  # any other list is a problem the checker tells
     }
-    fusion = recipe.fusion.model_copy(update=moved)
-    return recipe.model_copy(update={"encoders": encoders, "fusion": fusion, "order": []})
+    return fusion.model_copy(update=moved)
