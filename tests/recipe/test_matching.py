@@ -118,4 +118,4 @@ def test_an_axis_over_fusions_compares_them_at_one_size(tiny_recipe: Make) -> No
     for name in ("mlp", "soft_moe"):
         recipe = parse_recipe(apply(raw, {"fusion": name}))
         sizes[name] = make_plan(recipe, load_registries()).fusion_parameters
-    assert max(sizes.values()) < 1.03 * min(sizes.values())
+    assert max(sizes.values()) < 1.05 * min(sizes.values())
