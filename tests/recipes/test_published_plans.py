@@ -1,0 +1,71 @@
+"""Recipes of published models: planned at full size without a download, and their headers say what plan says."""
+
+from pathlib import Path
+
+import pytest
+
+from polyvex.hooks.manager import Registries
+from polyvex.plan import Plan, make_plan
+from polyvex.recipe import read_recipe
+
+from .published import PUBLISHED, RECIPES, cost, header
+
+MOUSI = {
+    "mae": (16 * 8, 16),
+    "sam": (64 * 16, 64),
+    "convnext": (32 * 8, 32),
+    "layoutlmv3": (14 * 7, 14),
+    "dinov2": (16 * 8, 16),
+    "clip": (24 * 24, 24),
+}
+"""Its encoders in order, each with the tokens and the rows behind the fusion; a row has one position."""
+
+TOKENS = {
+    "llava-1.5": 24 * 24,
+    "llava-1.6": 24 * 24 + 48 * 48 + 48,  # the whole image, 2x2 tiles, and the ends of their rows
+    **{f"mousi-{count}": sum(tokens for tokens, _ in list(MOUSI.values())[-count:]) for count in range(2, 7)},
+    "eagle-channel": 32 * 32,
+    "cambrian-sva": 24 * 24,
+    "brave": 160,
+    "deepseek-vl-hybrid": 24 * 24,
+}
+
+
+@pytest.fixture(scope="module", params=PUBLISHED, ids=lambda path: path.stem)
+def path(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def plan(path: Path, registries: Registries, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return make_plan(read_recipe(path, registries=registries), registries, cache=tmp_path_factory.mktemp("cache"))
+
+
+def test_these_are_all() -> None:
+    assert {path.stem for path in PUBLISHED} == set(TOKENS)
+
+
+def test_nothing_but_downloads_is_missing(plan: Plan, path: Path) -> None:
+    assert plan.problems == []
+    assert [one.partition(":")[0] for one in plan.missing] == [
+        "the data set cannot be read, so one image and 64 text tokens per sample are assumed",
+        *(f"encoder {encoder.name}" for encoder in plan.encoders),
+        "language model pretrained",
+    ]
+    assert (plan.recipe, plan.visual_tokens) == (path.stem, TOKENS[path.stem])
+
+
+@pytest.mark.parametrize("count", range(2, 7))
+def test_mousis_encoders_in_order(count: int, registries: Registries) -> None:
+    plan = make_plan(read_recipe(RECIPES / f"mousi-{count}.toml", registries=registries), registries)
+    expected = [(name, *counts) for name, counts in MOUSI.items()][-count:]
+    assert [(encoder.name, encoder.tokens_out, encoder.positions) for encoder in plan.encoders] == expected
+    assert plan.visual_positions == sum(rows for _, _, rows in expected)
+
+
+def test_the_header_tells_source_cost_and_checks(plan: Plan, path: Path) -> None:
+    said = header(path)
+    assert said["Cost"] == cost(plan)
+    assert len(said["Title"]) > 20
+    assert len(said["Source"]) > 10
+    assert "Never trained at full size here" in said["Checked"]

@@ -1,0 +1,87 @@
+"""Recipes of published models: built, planned and trained one step at toy size."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from polyvex.assemble import build
+from polyvex.hooks.manager import Registries, load_registries
+from polyvex.plan import make_plan
+from polyvex.recipe import Recipe, parse_recipe
+from polyvex.rundir import RunDirectory
+from polyvex.training.stages import train
+from polyvex.training.trainer import read_metrics
+
+from .published import PUBLISHED
+from .toys import ToyPlugin, Toys, toy_tables
+
+TOKENS = {
+    "llava-1.5": 16,
+    "llava-1.6": 16 + 16 + 4,  # pictures of 32x32 in tiles of 64: one half of a grid of 2x1, and the ends of its rows
+    "mousi-2": 8 + 16,
+    "mousi-3": 8 + 8 + 16,
+    "mousi-4": 4 + 8 + 8 + 16,
+    "mousi-5": 16 + 4 + 8 + 8 + 16,
+    "mousi-6": 8 + 16 + 4 + 8 + 8 + 16,
+    "eagle-channel": 16,
+    "cambrian-sva": 16,
+    "brave": 8,
+    "deepseek-vl-hybrid": 16,
+}
+
+
+@pytest.fixture(scope="module")
+def known() -> Registries:
+    return load_registries(extra={"toys": ToyPlugin()})
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
+    return Toys(tmp_path_factory.mktemp("toys"))
+
+
+@pytest.fixture(scope="module", params=PUBLISHED, ids=lambda path: path.stem)
+def recipe(request: pytest.FixtureRequest, toys: Toys, tiny_data: Path, known: Registries) -> Recipe:
+    return parse_recipe(toy_tables(request.param, toys, tiny_data), registries=known)
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Recipe, known: Registries, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    folder = tmp_path_factory.mktemp(recipe.name)
+    return train(recipe, folder / "run", registries=known, cache=folder / "cache", progress=False)
+
+
+def test_the_plan_finds_nothing(recipe: Recipe, known: Registries, tmp_path: Path) -> None:
+    plan = make_plan(recipe, known, cache=tmp_path)
+    assert (plan.problems, plan.missing) == ([], [])
+    assert plan.visual_tokens == TOKENS[recipe.name]
+
+
+def test_one_step_of_each_stage_moves_what_the_stage_names(
+    recipe: Recipe, run: RunDirectory, known: Registries
+) -> None:
+    names = [f"{number}-{stage.name}" for number, stage in enumerate(recipe.stages)]
+    assert all(0 < step["loss"] < 20 for name in names for step in curve(run, name))
+    assert [len(curve(run, name)) for name in names] == [1, 1]
+    fresh, aligned, tuned = build(recipe, registries=known).model.state_dict(), *(weights(run, name) for name in names)
+    connector = {"fusion", "positions"} if recipe.positions.use == "share_row_col" else {"fusion"}
+    connector |= {"views"} if recipe.name == "llava-1.6" else set()
+    learning = {"encoders"} if recipe.name == "llava-1.6" else set()
+    assert moved(fresh, aligned) == connector
+    assert moved(aligned, tuned) == connector | learning | {"lm"}
+
+
+def curve(run: RunDirectory, stage: str) -> list[dict[str, float]]:
+    return read_metrics(run.path / "stages" / stage / "metrics.jsonl")
+
+
+def weights(run: RunDirectory, stage: str) -> dict[str, Tensor]:
+    return load_file(run.path / "stages" / stage / "model" / "model.safetensors")
+
+
+def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """The parts of the model with a weight that has changed, of those that both hold."""
+    return {key.partition(".")[0] for key in before.keys() & after.keys() if not torch.equal(before[key], after[key])}
