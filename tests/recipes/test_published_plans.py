@@ -69,3 +69,11 @@ def test_the_header_tells_source_cost_and_checks(plan: Plan, path: Path) -> None
     assert len(said["Title"]) > 20
     assert len(said["Source"]) > 10
     assert "Never trained at full size here" in said["Checked"]
+
+
+def test_the_docs_table_has_plans_numbers(plan: Plan) -> None:
+    page = (RECIPES.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{plan.recipe}` |")]
+    tokens, positions = (cell.strip() for cell in row.split("|")[-3:-1])
+    assert tokens.endswith(f"{plan.visual_tokens:,}")
+    assert positions.removeprefix("up to ").removesuffix(", by row") == f"{plan.visual_positions:,}"
