@@ -30,6 +30,7 @@ class EvaluationRecord:
     images: bool
     by_kind: dict[str, tuple[float, int]]
     expert_load: dict[str, dict[str, list[float]]]
+    encoder_weights: dict[str, dict[str, dict[str, float]]]
     answers: list[Answered]
 
 
@@ -134,6 +135,7 @@ def _evaluation(path: Path) -> EvaluationRecord:
             images=raw["images"],
             by_kind={kind: (one["accuracy"], one["questions"]) for kind, one in raw["by_kind"].items()},
             expert_load=raw.get("expert_load", {}),
+            encoder_weights=raw.get("encoder_weights", {}),
             answers=[_answered(line) for line in read_lines(path.with_suffix(".jsonl"))],
         )
     except (KeyError, TypeError) as error:

@@ -65,6 +65,7 @@ def run_view(run: RunRecord) -> dict[str, Any]:
         "examples": choose(shown.answers) if shown else [],
         "losses": _losses(run.stages),
         "loads": _loads(run.stages),
+        "weights": _weights(run.evaluations),
         "budget": budget,
         "budget_note": note,
         "stages": _stages(run.stages),
@@ -150,6 +151,20 @@ def _loads(stages: Sequence[StageRecord]) -> dict[str, Any] | None:
         label = f"layer {number[1]}" if number else layer
         charts.append((label, Markup(load_chart(label, shares, key=f"load{index}"))))
     return {"name": evaluation.name, "charts": charts}
+
+
+def _weights(evaluations: Sequence[EvaluationRecord]) -> dict[str, Any] | None:
+    """What encoders weigh by the last evaluation that tells it: kinds of questions (rows) and encoders (columns)."""
+    last = next((one for one in reversed(evaluations) if one.encoder_weights), None)
+    if last is None:
+        return None
+    kinds = last.encoder_weights
+    rows = [[kind, *(_weighed(one) for one in encoders.values())] for kind, encoders in kinds.items()]
+    return {"name": last.name, "table": Table(heads=["kind", *next(iter(kinds.values()))], rows=rows)}
+
+
+def _weighed(one: dict[str, float]) -> str:
+    return percent(one["weight"]) + ("" if one["used"] == 1 else f" (used at {percent(one['used'])})")
 
 
 def _budget(run: RunRecord) -> tuple[Table | None, str]:

@@ -1,5 +1,6 @@
-"""Evaluate inside a run: answers, figures and expert loads go into its ``evaluation`` folder."""
+"""Evaluate inside a run: answers, figures, expert loads and weights of encoders go into its ``evaluation`` folder."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +23,10 @@ from polyvex.rundir import RunDirectory, open_run, write_whole
 from polyvex.training.lock import hash_data
 from polyvex.training.routing import expert_load
 from polyvex.training.session import Say, Session
+from polyvex.training.weighing import ALL, encoder_weights
 
 LOADED_ON = 512
-"""Samples over which expert loads are counted."""
+"""Samples over which expert loads and weights of encoders are counted."""
 
 
 def evaluate_split(
@@ -145,9 +147,14 @@ def _evaluate(
         before=partial.before,
         keep=partial.keep,
     )
-    load = expert_load(model, processor, samples[:LOADED_ON], reader)
+    some = samples[:LOADED_ON]
+    shares = {
+        "expert_load": expert_load(model, processor, some, reader),
+        "encoder_weights": encoder_weights(model, processor, some, reader) if images else {},
+    }
+    result = dataclasses.replace(result, extra={**result.extra, **shares})
     write_whole(path.with_suffix(".jsonl"), result.lines())
-    write_whole(path, json.dumps({**result.summary(), "expert_load": load}, indent=2))
+    write_whole(path, json.dumps(result.summary(), indent=2))
     partial.done()
     return result
 
@@ -161,4 +168,6 @@ def describe(result: Evaluation) -> str:
         told.append(f"{result.skipped} LEFT OUT, unreadable")
     if result.cut:
         told.append(f"{result.cut} answers CUT at the longest length (evaluation.max_new_tokens)")
+    if weights := result.extra.get("encoder_weights"):
+        told.append("encoders weigh " + ", ".join(f"{name} {one['weight']:.1%}" for name, one in weights[ALL].items()))
     return "; ".join(told)

@@ -7,11 +7,11 @@ import torch
 
 from polyvex.cache.reader import ImageReader
 from polyvex.data.base import Sample
-from polyvex.data.batches import Collator, ExampleDataset, to_device
 from polyvex.moe.record import record_routing
 from polyvex.sequence import lay_out
 from polyvex.tokens import TEXT
 from polyvex.training.parts import expert_layers
+from polyvex.training.passes import batches
 
 
 @torch.inference_mode()
@@ -30,13 +30,7 @@ def expert_load(
     runs = model.encoder_names if own else ["+".join(model.encoder_names)] * len(model.layouts.runs)
     names = {TEXT: "text", **dict(enumerate(runs))}
     counts = {layer: {name: torch.zeros(0) for name in names.values()} for layer in layers}
-    context = model.lm.config.max_position_embeddings
-    dataset = ExampleDataset(samples, processor.prompts, images=True, context=context, count=reader.count)
-    collate = Collator(pad=processor.tokenizer.pad_token_id, read_images=reader)
-    for start in range(0, len(samples), batch_size):
-        batch = collate([dataset[index] for index in range(start, min(start + batch_size, len(samples)))])
-        batch.pop("labels")
-        batch = to_device(batch, model.device)
+    for batch in batches(model, processor, samples, reader, batch_size=batch_size):
         ids = batch["input_ids"]
         layouts = model.layouts_of(batch.get("image_sizes"))
         layout = lay_out(ids == model.config.image_token_id, batch["attention_mask"].bool(), layouts)

@@ -315,6 +315,18 @@ def test_a_folder_that_is_neither_is_refused_with_what_was_expected(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_encoders_weigh_is_shown_by_kind(hand_run: Path) -> None:
+    assert "What encoders weigh" not in read(hand_run).text
+    weights = {
+        "all": {"patchify": {"weight": 0.7, "used": 1}, "color-grid": {"weight": 0.3, "used": 0.5}},
+        "side": {"patchify": {"weight": 0.41, "used": 1}, "color-grid": {"weight": 0.59, "used": 1}},
+    }
+    change_json(hand_run / "evaluation" / "1-tune.json", encoder_weights=weights)
+    text = read(hand_run).text
+    assert "after 1-tune, by kind of question" in text
+    assert "kind patchify color-grid all 70.0% 30.0% (used at 50.0%) side 41.0% 59.0%" in text
+
+
 def test_the_same_run_gives_the_same_page(hand_run: Path) -> None:
     first = write_report(hand_run).page.read_bytes()
     assert write_report(hand_run).page.read_bytes() == first

@@ -54,6 +54,25 @@ def test_the_same_questions_again(finished: RunDirectory, registries: Registries
     assert (result.accuracy, len(result.answers)) == (kept["accuracy"], 12)
 
 
+def test_what_encoders_weigh_is_said_and_kept(
+    tiny_recipe: Callable[..., Recipe], registries: Registries, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    stages = [{"name": "blind", "trains": ["lm"], "steps": 1, "batch_size": 4, "images": False}, *QUICK["stages"]]
+    recipe = tiny_recipe(**{**QUICK, "stages": stages}, fusion={"use": "gated", "grid": [2, 2], "gate": "sample"})
+    run = train(recipe, tmp_path / "run", registries=registries, say=said.append, progress=False)
+    kept = json.loads(run.evaluation("1-tune").read_text(encoding="utf-8"))["encoder_weights"]
+    assert list(kept) == ["all", "color", "side"]
+    weights = [kept["all"][name]["weight"] for name in ("patchify", "color-grid")]
+    assert sum(weights) == pytest.approx(1)
+    (line,) = [line for line in said if "encoders weigh" in line]
+    assert line.endswith(f"encoders weigh patchify {weights[0]:.1%}, color-grid {weights[1]:.1%}")
+    assert json.loads(run.evaluation("0-blind").read_text(encoding="utf-8"))["encoder_weights"] == {}
+    result, _ = evaluated(run, registries)
+    again = result.summary()["encoder_weights"]["side"]["patchify"]
+    assert again == pytest.approx(kept["side"]["patchify"])
+
+
 def test_changed_questions_are_told(finished: RunDirectory, registries: Registries, folder: Path) -> None:
     change_test_split(folder, lambda line: line.update(answer="red"))
     _, said = evaluated(finished, registries)
