@@ -14,6 +14,7 @@ from typing import Any
 import platformdirs
 import torch
 
+from polyvex.encoders.base import WeightsPlace
 from polyvex.encoders.files import weight_files
 from polyvex.encoders.precision import Precision, used
 from polyvex.encoders.tiling import Tiling
@@ -73,7 +74,8 @@ def places(
     """
     found = {}
     for table, name in zip(recipe.encoders, encoder_names(recipe), strict=True):
-        about = _about(table, recipe.cache.dtype, registries, weights[name] if weights else _digest(table, registries))
+        digested = weights[name] if weights else digest_of(registries.encoders[table.use].weights(table))
+        about = _about(table, recipe.cache.dtype, registries, digested)
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         found[name] = Place(
             encoder=name,
@@ -85,10 +87,9 @@ def places(
     return found
 
 
-def _digest(table: Any, registries: Registries) -> str | None:
-    """SHA-256 of an encoder's weight file; of several files, of the list of theirs."""
-    place = registries.encoders[table.use].weights(table)
-    if place.path is None:
+def digest_of(place: WeightsPlace | None) -> str | None:
+    """SHA-256 of a weight file; of several files, of the list of theirs. None where there is none."""
+    if place is None or place.path is None:
         return None
     digests = [sha256_of(path) for path in (*weight_files(place.path), *place.beside)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
+from polyvex.encoders.base import WeightsPlace
 from polyvex.encoders.weights import WeightsReport
 from polyvex.options import Options
 from polyvex.tokens import TokenShape, VisualLayout, VisualTokens
@@ -78,6 +79,11 @@ class Fusion(nn.Module, ABC, Generic[OptionsT]):
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             built = cls(options, inputs=inputs, dim=dim)
         return sum(parameter.numel() for parameter in built.parameters())
+
+    @classmethod
+    def weights(cls, options: OptionsT) -> WeightsPlace | None:
+        """Where the weights that the options name are on this machine; None where they name none."""
+        return None
 
     def load_pretrained(self) -> WeightsReport | None:
         """Load the weights that the options name, and account for every key; None where they name none.

@@ -44,7 +44,7 @@ class GatedFusion(Fusion[GatedOptions]):
         self.gate = nn.Linear(len(inputs) * dim, len(inputs))
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
-        self.weights = EncoderWeights()
+        self.weigh = EncoderWeights()
 
     @classmethod
     def describe(cls, options: GatedOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
@@ -62,7 +62,7 @@ class GatedFusion(Fusion[GatedOptions]):
         maps = torch.stack(projected, dim=2)  # images tokens encoders dim
         seen = rearrange(maps, "images tokens encoders dim -> images tokens (encoders dim)")
         if self.options.gate == "sample":
-            weights = self.weights(self.gate(seen.mean(dim=1)).softmax(dim=-1))[:, None]
+            weights = self.weigh(self.gate(seen.mean(dim=1)).softmax(dim=-1))[:, None]
         else:
-            weights = self.weights(self.gate(seen).softmax(dim=-1))
+            weights = self.weigh(self.gate(seen).softmax(dim=-1))
         return VisualTokens(values=(weights[..., None] * maps).sum(dim=2), layout=self.layout)

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from polyvex.encoders.base import WeightsPlace
 from polyvex.encoders.files import WEIGHT_FILES, find_in_folder, read_weights, weight_files
 from polyvex.encoders.weights import WeightsReport, load_strictly
 from polyvex.errors import WeightsError
@@ -85,6 +86,15 @@ class QFormerFusion(Fusion[QFormerFusionOptions]):
         qformer = self.qformers[0 if self.options.share_weights else index]
         found = qformer(queries.expand(len(values), -1, -1), self.ins[index](values))
         return self.outs[index](found)
+
+    @classmethod
+    def weights(cls, options: QFormerFusionOptions) -> WeightsPlace | None:
+        """The checkpoint that ``weights`` names, if it is there."""
+        if not options.weights:
+            return None
+        path = Path(options.weights)
+        found = find_in_folder(path) if path.is_dir() else path if path.is_file() else None
+        return WeightsPlace(path=found, install=f"put a BLIP-2 checkpoint in transformers' format at {path}")
 
     def load_pretrained(self) -> WeightsReport | None:
         """Start every Q-Former and set of queries from the checkpoint; the linear layers stay as they are."""

@@ -48,7 +48,7 @@ class RoutedFusion(Fusion[RoutedOptions]):
         self.grids, self.grid = grids_of(inputs), common_grid(options, inputs)
         self.project = nn.ModuleList(projection(options, shape.dim, dim) for shape in inputs)
         self.gate = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, len(inputs)))
-        self.weights = EncoderWeights()
+        self.weigh = EncoderWeights()
 
     @classmethod
     def describe(cls, options: RoutedOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
@@ -73,7 +73,7 @@ class RoutedFusion(Fusion[RoutedOptions]):
         if choice is None:
             unasked = self.gate(parts[0].values.new_zeros(1, self.dim)).softmax(dim=-1)
             choice = Choice(weights=unasked.expand(len(parts[0].values), -1))
-        weights = self.weights(choice.weights)
+        weights = self.weigh(choice.weights)
         projected = [
             project(resample(part.values, grid, self.grid, self.options.resample))
             for project, part, grid in zip(self.project, parts, self.grids, strict=True)

@@ -60,7 +60,7 @@ class SoftMoEFusion(Fusion[SoftMoEOptions]):
         self.networks = nn.ModuleList(
             nn.Sequential(nn.Linear(dim, inner), nn.GELU(), nn.Linear(inner, dim)) for _ in range(options.networks)
         )
-        self.weights = EncoderWeights()
+        self.weigh = EncoderWeights()
 
     @classmethod
     def describe(cls, options: SoftMoEOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
@@ -75,7 +75,7 @@ class SoftMoEFusion(Fusion[SoftMoEOptions]):
         logits = self._logits(values)
         dispatch = logits.softmax(dim=1)
         shares = [part.sum(dim=1).mean(dim=-1) for part in dispatch.split(self.tokens, dim=1)]
-        self.weights(torch.stack(shares, dim=-1))
+        self.weigh(torch.stack(shares, dim=-1))
         mixed = rearrange(dispatch.mT @ values, "images (n slots) dim -> n images slots dim", n=self.options.networks)
         worked = torch.cat([network(one) for network, one in zip(self.networks, mixed, strict=True)], dim=1)
         values = worked if self.options.output == "slots" else logits.softmax(dim=2) @ worked

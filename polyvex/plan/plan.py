@@ -86,6 +86,9 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     if model is not None:
         _, matches = sized_fusion(recipe, registries, dim=width)
         notes += [f"fusion: to match {recipe.fusion.match_to.use}, {match}" for match in matches]
+    place = registries.fusions[recipe.fusion.use].weights(recipe.fusion)
+    if place is not None and place.path is None:
+        missing.append(f"fusion {recipe.fusion.use}: {place.install}")
     if way := registries.language_models[recipe.lm.use](recipe.lm).missing():
         missing.append(f"language model {recipe.lm.use}: {way}")
     if recipe.lm.use in registries.language_models and not registries.language_models[recipe.lm.use].pretrained:

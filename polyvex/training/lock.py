@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from polyvex.cache.encode import TokenCache
+from polyvex.cache.place import digest_of
 from polyvex.data.base import Sample
 from polyvex.hooks.manager import Registries
 from polyvex.recipe.schema import Recipe
@@ -30,6 +31,7 @@ def make_lock(recipe: Recipe, registries: Registries, data: Prepared) -> dict[st
             if status.state == "loaded"
         },
         "weights_sha256": cache.weights_sha256,
+        "fusion_sha256": digest_of(registries.fusions[recipe.fusion.use].weights(recipe.fusion)),
         "data_sha256": {"train": hash_data(data.train, cache), "test": hash_data(data.test, cache)},
         "counts": {"train": len(data.train), "test": len(data.test)},
         "samples": len(data.train) + len(data.test),

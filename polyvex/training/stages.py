@@ -55,14 +55,25 @@ def train(
     recipe = recipe.located()
     run = RunDirectory(Path(out))
     check_context(recipe, registries)
-    if problems := rehearse(recipe, registries, empty_model(recipe, registries)):
+    model = empty_model(recipe, registries)
+    if problems := rehearse(recipe, registries, model):
         raise RecipeError(problems, source=recipe.name)
     run.check(recipe)
+    _try_fusion_weights(recipe, registries, run, model)
     with run.alone():
         resumed = run.check(recipe)  # once more: another process may have trained here meanwhile
         session = open_session(recipe, registries, run, cache=cache, say=say, progress=progress)
         _run_stages(session, resumed=resumed, export=export)
     return run
+
+
+def _try_fusion_weights(
+    recipe: Recipe, registries: Registries, run: RunDirectory, model: PolyvexForConditionalGeneration
+) -> None:
+    """Load the weights that the fusion names once before images are encoded, so that wrong ones cost no time."""
+    named = registries.fusions[recipe.fusion.use].weights(recipe.fusion) is not None
+    if named and run.stage(0, recipe.stages[0]).done() is None:
+        model.fusion.to_empty(device="cpu").load_pretrained()
 
 
 def _run_stages(session: Session, *, resumed: bool, export: bool) -> None:

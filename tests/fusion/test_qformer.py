@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from polyvex.assemble import build
-from polyvex.errors import WeightsError
+from polyvex.encoders import sha256_of
+from polyvex.errors import RunError, WeightsError
 from polyvex.fusion import QFormerFusion
 from polyvex.fusion.qformer import QFormerFusionOptions
 from polyvex.hooks.manager import Registries
+from polyvex.plan import make_plan
 from polyvex.recipe import Recipe
 from polyvex.tokens import Grid, TokenShape, VisualTokens
+from polyvex.training.stages import train
 
 SMALL: dict[str, Any] = {"queries": 4, "hidden": 16, "layers": 3, "heads": 2, "ffn": 32, "width": 24}
 EVA = TokenShape(tokens=9, dim=24, grid=Grid(rows=3, cols=3))  # as wide as the Q-Former wants
@@ -182,6 +185,47 @@ def test_a_damaged_configuration_is_told(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(WeightsError, match=r"config\.json: not a configuration of BLIP-2"):
         fuse(EVA, weights=str(folder)).load_pretrained()
+
+
+def blip2(tiny_recipe: Callable[..., Recipe], weights: Path, **sizes: int) -> Recipe:
+    fusion = {"use": "qformer", **SMALL, **sizes, "weights": str(weights)}
+    return tiny_recipe(fusion=fusion, positions={"use": "sequential"})
+
+
+def test_a_plan_tells_that_a_checkpoint_is_missing(
+    folder: Path, registries: Registries, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    assert make_plan(blip2(tiny_recipe, folder), registries).missing == []
+    (way,) = make_plan(blip2(tiny_recipe, folder / "none"), registries).missing
+    assert way == f"fusion qformer: put a BLIP-2 checkpoint in transformers' format at {folder / 'none'}"
+
+
+@pytest.mark.parametrize(("weights", "sizes"), [("none", {}), (".", {"queries": 5})], ids=["missing", "other sizes"])
+def test_training_refuses_a_checkpoint_before_anything_is_encoded(
+    weights: str,
+    sizes: dict[str, int],
+    folder: Path,
+    registries: Registries,
+    tiny_recipe: Callable[..., Recipe],
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(WeightsError, match=r"no weights|1 keys differ"):
+        train(blip2(tiny_recipe, folder / weights, **sizes), tmp_path / "run", registries=registries, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_knows_the_checkpoint_that_it_began_with(
+    folder: Path, registries: Registries, tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe, out = blip2(tiny_recipe, folder), tmp_path / "run"
+    train(recipe, out, registries=registries, progress=False, say=lambda _: None)
+    (file,) = folder.glob("*.safetensors")
+    assert json.loads((out / "lock.json").read_text())["fusion_sha256"] == sha256_of(file)
+    file.unlink()  # a run that has got past its first stage needs it no longer
+    train(recipe, out, registries=registries, progress=False, say=lambda _: None)
+    save_file({**checkpoint(), "more": torch.zeros(1)}, file)
+    with pytest.raises(RunError, match="fusion_sha256 is now"):
+        train(recipe, out, registries=registries, progress=False, say=lambda _: None)
 
 
 def test_a_model_that_is_built_starts_from_them(

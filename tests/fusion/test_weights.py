@@ -9,10 +9,10 @@ from polyvex.fusion.weights import EncoderWeights, record_encoder_weights
 class Weighing(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.weights = EncoderWeights()
+        self.weigh = EncoderWeights()
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
-        return self.weights(scores.softmax(dim=-1))
+        return self.weigh(scores.softmax(dim=-1))
 
 
 def test_weights_are_recorded_inside_the_block_only_and_without_gradients() -> None:
