@@ -100,7 +100,7 @@ def _encoder_budget(kind: type[VisionEncoder], table: Any, name: str, size: Size
         name=name,
         use=table.use,
         image=f"{facts.image_size[0]}x{facts.image_size[1]}" + (f" x {tiles} tiles" if table.tiling else ""),
-        grid=str(facts.shape.grid),
+        grid=str(facts.shape.grid or "none"),
         dim=facts.shape.dim,
         tokens_in=facts.shape.tokens * tiles,
         tokens_out=None,
