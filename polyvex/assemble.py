@@ -14,7 +14,8 @@ from polyvex.hooks.manager import Registries, load_registries
 from polyvex.recipe.check import about, recipe_layouts
 from polyvex.recipe.matching import sized_fusion
 from polyvex.recipe.model import encoder_names
-from polyvex.recipe.schema import Recipe, placed
+from polyvex.recipe.prompt import template_of
+from polyvex.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -94,7 +95,7 @@ def make_processor(recipe: Recipe, registries: Registries, texts: Iterable[str])
     return PolyvexProcessor(
         tokenizer,
         encoders=encoder_tables(recipe),
-        template=placed(recipe.prompt.template, recipe.prompt.image_place),
+        template=template_of(recipe.prompt, tokenizer),
         runs=stored_runs(layouts),
         arrangement=asdict(layouts.arrangement),
         separator_ids=separator,

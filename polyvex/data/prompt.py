@@ -41,7 +41,10 @@ class PromptEncoder:
         return filled[0] + IMAGE * images + filled[1]
 
     def ids(self, text: str, *, images: Images | None = None) -> list[int]:
-        """Token ids of a prompt: begin-of-sequence if the tokenizer has one, each ``<image>`` as placeholders."""
+        """Token ids of a prompt, each ``<image>`` as placeholders.
+
+        It begins with begin-of-sequence if the tokenizer has one, once, whether the text has it or not.
+        """
         parts = text.split(IMAGE)
         return self._join(parts, self.places(len(parts) - 1 if images is None else images))
 
@@ -70,8 +73,9 @@ class PromptEncoder:
 
     def _join(self, parts: list[str], places: list[int], question: str | None = None) -> list[int]:
         """Ids of text parts, with the placeholders of one image between each two."""
-        begin = self.tokenizer.bos_token_id
-        ids = [] if begin is None else [begin]
+        begin = self.tokenizer.bos_token
+        begun = begin is None or parts[0].startswith(begin)  # as templates of chats do
+        ids = [] if begun else [self.tokenizer.bos_token_id]
         for index, part in enumerate(parts):
             if index:
                 ids += [self.image_token_id] * places[index - 1]

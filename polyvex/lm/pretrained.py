@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from polyvex.errors import RecipeError
 from polyvex.lm.base import LanguageModel, LMOptions
+from polyvex.lm.tokenizer import ready
 from polyvex.options import absolute
 
 if TYPE_CHECKING:
@@ -93,11 +94,7 @@ class Pretrained(LanguageModel[PretrainedOptions]):
             tokenizer = AutoTokenizer.from_pretrained(self.options.checkpoint, revision=self.options.revision)
         except (OSError, ValueError) as error:
             raise self._missing(error) from None
-        if tokenizer.eos_token is None:
-            raise RecipeError([f"[lm]: the tokenizer of {self.options.checkpoint} has no end-of-sequence token"])
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer
+        return ready(tokenizer, source=self.options.checkpoint)
 
     def load(self, config: "PreTrainedConfig") -> "PreTrainedModel":
         """The checkpoint's weights, in float32. Keys that are missing from it are an error, never random weights."""

@@ -24,8 +24,9 @@ from polyvex.plan.text import plan_text
 from polyvex.plan.tokens import EncoderBudget, budgets
 from polyvex.recipe.check import CHARACTERS_PER_TOKEN, recipe_layouts
 from polyvex.recipe.matching import sized_fusion
+from polyvex.recipe.prompt import template_of
 from polyvex.recipe.samples import read_split
-from polyvex.recipe.schema import Recipe, Stage
+from polyvex.recipe.schema import CHAT, Recipe, Stage
 from polyvex.training.rehearse import own_experts, rehearse
 
 QUESTION_ROOM = 64
@@ -212,12 +213,27 @@ def _data(recipe: Recipe, registries: Registries, problems: list[str], missing: 
         return _DataFacts(images=0, images_per_sample=1, text=QUESTION_ROOM, sizes={})
     images = {path for sample in samples for path in sample.images}
     longest = max(samples, key=lambda sample: len(sample.question) + len(sample.answer))
-    template = recipe.prompt.template.replace("{image}", "").replace("{question}", longest.question)
+    template = _template(recipe, registries, problems).replace("{image}", "").replace("{question}", longest.question)
     # A token is at least one character of the text, and about four in English; the true count needs a tokenizer.
     text = max(1, -(-(len(template) + len(longest.answer)) // CHARACTERS_PER_TOKEN) + 2)
     most = max(len(sample.images) for sample in samples)
     sizes = {} if recipe_layouts(recipe, registries, dim=1).fixed else _sizes(images)
     return _DataFacts(images=len(images), images_per_sample=most, text=text, sizes=sizes)
+
+
+def _template(recipe: Recipe, registries: Registries, problems: list[str]) -> str:
+    """The prompt's template; that of a language model which is not here has to be guessed at."""
+    if recipe.prompt.template != CHAT:
+        return recipe.prompt.template
+    component = registries.language_models[recipe.lm.use](recipe.lm)
+    if not component.pretrained:
+        problems.append(f"[prompt]: template is '{CHAT}', but {recipe.lm.use} was not trained to chat. Write one out")
+    elif not component.missing():
+        try:
+            return template_of(recipe.prompt, component.tokenizer([]))
+        except RecipeError as error:
+            problems += error.problems
+    return " " * CHARACTERS_PER_TOKEN * QUESTION_ROOM
 
 
 def _sizes(paths: set[str]) -> Mapping[Size, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from polyvex.data.base import Dataset, Sample
 from polyvex.errors import DataError
 from polyvex.hooks.manager import Registries
-from polyvex.recipe.schema import Recipe
+from polyvex.recipe.schema import CHAT, Recipe
 
 
 def open_dataset(recipe: Recipe, registries: Registries) -> Dataset:
@@ -35,6 +35,6 @@ def read_split(recipe: Recipe, registries: Registries, split: str) -> Sequence[S
 
 def training_texts(recipe: Recipe, registries: Registries) -> Iterator[str]:
     """The prompts and answers of the training split, without images."""
-    template = recipe.prompt.template.replace("{image}", "")
+    template = "{question}" if recipe.prompt.template == CHAT else recipe.prompt.template.replace("{image}", "")
     for sample in read_split(recipe, registries, recipe.data.train_split):
         yield template.replace("{question}", sample.question) + sample.answer

@@ -25,12 +25,17 @@ class MoETable(MoEOptions):
     router: Any = Field(description="The router's table: use = … and its options.")
 
 
+CHAT = "chat"
+"""The template that a language model's tokenizer brings."""
+
+
 class PromptTable(Options):
     """``[prompt]``: how a question becomes text."""
 
     template: str = Field(
         default="{image}Question: {question}\nAnswer: ",
-        description="Text before the answer; {image} is where the visual tokens go, {question} the question.",
+        description="Text before the answer; {image} is where the visual tokens go, {question} the question. chat "
+        "takes the form of the language model's own chats.",
     )
 
     image_place: Literal["template", "before", "between", "after"] = Field(
@@ -42,7 +47,7 @@ class PromptTable(Options):
     @field_validator("template")
     @classmethod
     def _has_both(cls, template: str) -> str:
-        for mark in ("{image}", "{question}"):
+        for mark in ("{image}", "{question}") if template != CHAT else ():
             if template.count(mark) != 1:
                 raise ValueError(f"template must contain {mark} once, got {template.count(mark)} times")
         return template

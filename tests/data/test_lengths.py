@@ -19,7 +19,7 @@ def prompts(per_character: int = 1) -> tuple[PromptEncoder, list[str]]:
         seen.append(text)
         return [7] * (len(text) * per_character)
 
-    tokenizer = SimpleNamespace(bos_token_id=1, eos_token_id=2, all_special_tokens=[], encode=encode)
+    tokenizer = SimpleNamespace(bos_token="<s>", bos_token_id=1, eos_token_id=2, all_special_tokens=[], encode=encode)
     made = PromptEncoder(tokenizer=tokenizer, template="{image}{question}", image_token_id=5, visual_tokens=10)
     return made, seen
 

@@ -109,7 +109,7 @@ def test_a_special_token_inside_a_question_or_answer_is_text(template: str, enco
 
 def test_a_tokenizer_without_a_beginning_gets_none() -> None:
     tokenizer = SimpleNamespace(
-        bos_token_id=None,
+        bos_token=None,
         eos_token_id=9,
         all_special_tokens=[],
         encode=lambda text, add_special_tokens, split_special_tokens=False: [7] * len(text),
