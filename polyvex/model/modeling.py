@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Gene
 from transformers.cache_utils import Cache
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from polyvex.context import TokenContext, TokenKinds
 from polyvex.data.prompt import IGNORED
 from polyvex.encoders.base import VisionEncoder
 from polyvex.encoders.tuning import may_learn
@@ -63,6 +64,7 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
     ):
         super().__init__(config)
         registries = registries or load_registries()
+        self.context = TokenContext()
         self.lm: Any = lm if lm is not None else AutoModelForCausalLM.from_config(config.text_config)
         # One object, or transformers would read an attention implementation here that the model does not use.
         config.text_config = self.lm.config
@@ -82,7 +84,7 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
         self.views_of = components.views
         self._input_shapes = components.shapes
         if config.moe and components.moe:
-            install_experts(self.lm, components.moe, components.router, copy=False)
+            install_experts(self.lm, components.moe, components.router, copy=False, context=self.context)
         self.encoders.requires_grad_(False).eval()
         self.post_init()
 
@@ -149,7 +151,7 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
             if past or mask.ndim != 2:
                 raise ContractError("documents go with a 2-D attention_mask and without a cache")
             mask = packed_mask(self.lm, documents, valid, embeds.dtype)
-        with record_routing(self.lm) as routings:
+        with self.context.telling(TokenKinds(valid=valid)), record_routing(self.lm) as routings:
             # The mask is always passed on: without one, transformers reads repeated positions as packed sequences.
             outputs = self.lm(
                 inputs_embeds=embeds,
@@ -241,7 +243,8 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
         """
         if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
             raise ContractError("use_reentrant = True cuts the auxiliary losses' gradient; leave it out, or say False")
-        super().gradient_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
+        given = {"use_reentrant": False, "context_fn": self.context.remembered, **(gradient_checkpointing_kwargs or {})}
+        super().gradient_checkpointing_enable(given, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embeddings."""

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 
 from polyvex.hooks import hookimpl
-from polyvex.moe.routers import Router, RouterOptions, TopKRouter
+from polyvex.moe.routers import (
+    ExpertChoiceRouter,
+    NoisyTopKRouter,
+    Router,
+    RouterOptions,
+    SoftRouter,
+    SwitchRouter,
+    TopKRouter,
+)
 from polyvex.moe.routing import Routing
 
 __all__ = ["Router", "RouterOptions", "Routing", "TopKRouter", "register_routers"]
@@ -12,4 +20,10 @@ __all__ = ["Router", "RouterOptions", "Routing", "TopKRouter", "register_routers
 @hookimpl
 def register_routers() -> Mapping[str, type[Router]]:
     """The routers of the core."""
-    return {"top_k": TopKRouter}
+    return {
+        "top_k": TopKRouter,
+        "noisy_top_k": NoisyTopKRouter,
+        "switch": SwitchRouter,
+        "expert_choice": ExpertChoiceRouter,
+        "soft": SoftRouter,
+    }

@@ -19,49 +19,42 @@ Backend = Literal["auto", "loop", "grouped_mm"]
 class GatedExperts(nn.Module):
     """E gated FFNs: ``down(act(gate(x)) * up(x))``, as Llama's, without biases.
 
-    ``gate_up`` holds gate above up, [E, 2·I, D], and ``down`` is [E, D, I]: the form of transformers' experts.
+    ``gate_up_proj`` holds gate above up, [E, 2·I, D], and ``down_proj`` is [E, D, I], as transformers' experts do.
     """
 
     def __init__(self, *, num_experts: int, dim: int, hidden: int, act: Callable[[Tensor], Tensor], backend: Backend):
         super().__init__()
-        self.gate_up = nn.Parameter(torch.empty(num_experts, 2 * hidden, dim))
-        self.down = nn.Parameter(torch.empty(num_experts, dim, hidden))
-        for weights in (self.gate_up, self.down):
+        self.gate_up_proj = nn.Parameter(torch.empty(num_experts, 2 * hidden, dim))
+        self.down_proj = nn.Parameter(torch.empty(num_experts, dim, hidden))
+        for weights in (self.gate_up_proj, self.down_proj):
             nn.init.normal_(weights, std=0.02)
         self.act = act
         self.backend: Backend = backend
 
     def forward(self, tokens: Float[Tensor, "T D"], routing: Routing) -> Float[Tensor, "T D"]:
-        """Send each token to its experts and add what they return, by weight. No token is dropped."""
-        count, k = routing.expert.shape
-        order = routing.expert.reshape(-1).argsort(stable=True)
-        source = order // k
-        sizes = torch.bincount(routing.expert.reshape(-1), minlength=self.gate_up.shape[0])
+        """Send tokens to their experts and add what they return, by weight, as ``routing`` says."""
+        sent = routing.dispatch(tokens)
         run = self._grouped if self._use_grouped(tokens) else self._loop
-        outputs = run(tokens[source], sizes)
-        weighted = outputs * routing.weight.reshape(-1)[order, None].to(outputs.dtype)
-        # Unsort and sum over k instead of index_add_: the order of additions, and so the result, is then fixed.
-        unsorted = torch.empty_like(weighted).index_copy(0, order, weighted)
-        return unsorted.reshape(count, k, tokens.shape[-1]).sum(dim=1)
+        return routing.combine(run(sent.rows, sent.sizes), sent)
 
     def _use_grouped(self, tokens: Tensor) -> bool:
         if self.backend != "auto":
             return self.backend == "grouped_mm"
         # Few large experts: a loop is as fast (measured by others on GPUs and CPUs); many small ones: grouped.
-        return self.gate_up.shape[0] > 8 and _aligned(tokens, self.gate_up, self.down)
+        return self.gate_up_proj.shape[0] > 8 and _aligned(tokens, self.gate_up_proj, self.down_proj)
 
     def _loop(self, sorted_tokens: Float[Tensor, "A D"], sizes: Tensor) -> Float[Tensor, "A D"]:
         parts = sorted_tokens.split(sizes.tolist())
         outputs = [
-            F.linear(self._gate(F.linear(part, self.gate_up[index])), self.down[index])
+            F.linear(self._gate(F.linear(part, self.gate_up_proj[index])), self.down_proj[index])
             for index, part in enumerate(parts)
         ]
         return torch.cat(outputs)
 
     def _grouped(self, sorted_tokens: Float[Tensor, "A D"], sizes: Tensor) -> Float[Tensor, "A D"]:
         ends = sizes.cumsum(0).to(torch.int32)
-        hidden = F.grouped_mm(sorted_tokens, self.gate_up.transpose(1, 2), offs=ends)
-        return F.grouped_mm(self._gate(hidden), self.down.transpose(1, 2), offs=ends)
+        hidden = F.grouped_mm(sorted_tokens, self.gate_up_proj.transpose(1, 2), offs=ends)
+        return F.grouped_mm(self._gate(hidden), self.down_proj.transpose(1, 2), offs=ends)
 
     def _gate(self, hidden: Float[Tensor, "A twice"]) -> Float[Tensor, "A I"]:
         gate, up = hidden.chunk(2, dim=-1)

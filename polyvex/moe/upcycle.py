@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from polyvex.context import TokenContext
 from polyvex.errors import RecipeError
 from polyvex.moe.experts import Backend, GatedExperts
 from polyvex.moe.layer import MoEFeedForward
@@ -55,12 +56,18 @@ def chosen_layers(choice: LayerChoice | list[int], count: int) -> list[int]:
 
 
 def install_experts(
-    lm: nn.Module, options: MoEOptions, router: tuple[type[Router], RouterOptions], *, copy: bool
+    lm: nn.Module,
+    options: MoEOptions,
+    router: tuple[type[Router], RouterOptions],
+    *,
+    copy: bool,
+    context: TokenContext | None = None,
 ) -> list[str]:
     """Put MoE layers in place of the chosen FFNs of a causal language model; return the names of those layers.
 
     Args:
         copy: true copies the FFN into each expert; false leaves fresh weights, for a checkpoint to fill.
+        context: where layers read which tokens are padding.
 
     Raises:
         RecipeError: if a layer has no gated FFN (``gate_proj``, ``up_proj``, ``down_proj`` without bias).
@@ -71,13 +78,18 @@ def install_experts(
         dense = layers[index].mlp
         if not isinstance(dense, nn.Module) or (problem := _not_gated(dense)):
             raise RecipeError([f"[moe]: layer {index} cannot become experts: {problem}"])  # type: ignore[possibly-undefined]
-        layers[index].mlp = _moe_from(dense, options, router, copy=copy)
+        layers[index].mlp = _moe_from(dense, options, router, copy=copy, context=context)
         installed.append(f"layers.{index}.mlp")
     return installed
 
 
 def _moe_from(
-    dense: Any, options: MoEOptions, router: tuple[type[Router], RouterOptions], *, copy: bool
+    dense: Any,
+    options: MoEOptions,
+    router: tuple[type[Router], RouterOptions],
+    *,
+    copy: bool,
+    context: TokenContext | None,
 ) -> MoEFeedForward:
     weight: Tensor = dense.gate_proj.weight
     hidden, dim = weight.shape
@@ -90,9 +102,11 @@ def _moe_from(
     experts.to(weight.dtype)
     if copy:
         with torch.no_grad():
-            experts.gate_up.copy_(torch.cat([dense.gate_proj.weight, dense.up_proj.weight]).expand_as(experts.gate_up))
-            experts.down.copy_(dense.down_proj.weight.expand_as(experts.down))
-    return MoEFeedForward(router=chooser, experts=experts)
+            experts.gate_up_proj.copy_(
+                torch.cat([dense.gate_proj.weight, dense.up_proj.weight]).expand_as(experts.gate_up_proj)
+            )
+            experts.down_proj.copy_(dense.down_proj.weight.expand_as(experts.down_proj))
+    return MoEFeedForward(router=chooser, experts=experts, context=context)
 
 
 def _not_gated(dense: nn.Module) -> str:

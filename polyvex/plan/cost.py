@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from polyvex.moe.layer import MoEFeedForward
 from polyvex.moe.upcycle import moe_layers
 from polyvex.recipe.schema import Stage
 
@@ -31,7 +32,7 @@ class StageCost:
     flops: int
 
 
-def stage_cost(model: Any, stage: Stage, *, length: int, experts_per_token: int, seeing: int = 0) -> StageCost:
+def stage_cost(model: Any, stage: Stage, *, length: int, seeing: int = 0) -> StageCost:
     """The cost of ``stage`` for sequences of ``length`` tokens, with its parameters marked as trained already.
 
     Args:
@@ -39,7 +40,7 @@ def stage_cost(model: Any, stage: Stage, *, length: int, experts_per_token: int,
     """
     total = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    idle = sum(_idle(layer, experts_per_token) for _, layer in moe_layers(model))
+    idle = sum(_idle(layer) for _, layer in moe_layers(model))
     encoders = list(model.encoders.parameters())
     seen = sum(parameter.numel() for parameter in encoders)
     active = total - idle
@@ -62,10 +63,11 @@ def stage_cost(model: Any, stage: Stage, *, length: int, experts_per_token: int,
     )
 
 
-def _idle(layer: Any, experts_per_token: int) -> int:
+def _idle(layer: MoEFeedForward) -> int:
     """Parameters of a layer's experts that do not work on a given token."""
     experts = layer.router.num_experts
-    return sum(parameter.numel() for parameter in layer.experts.parameters()) * (experts - experts_per_token) // experts
+    working = layer.router.experts_per_token(layer.router.options, num_experts=experts)
+    return sum(parameter.numel() for parameter in layer.experts.parameters()) * (experts - working) // experts
 
 
 def _attention(model: Any, length: int) -> int:

@@ -148,7 +148,6 @@ def _stages(
 ) -> list[StageCost]:
     """The cost of each stage, for samples of so many visual and text ``tokens``, and FLOPs of ``seeing`` them."""
     costs: list[StageCost] = []
-    k = registries.routers[recipe.moe.router.use].experts_per_token(recipe.moe.router) if recipe.moe else 0
     if own_experts(model.lm) and recipe.loss.load_balance:
         notes.append(
             "the language model has experts of its own: they train without a load-balancing loss, and the language "
@@ -157,7 +156,7 @@ def _stages(
 
     def cost(stage: Stage, model: PolyvexForConditionalGeneration) -> None:
         length = tokens[1] + (tokens[0] if stage.images else 0)
-        cost = stage_cost(model, stage, length=length, experts_per_token=k, seeing=seeing if stage.images else 0)
+        cost = stage_cost(model, stage, length=length, seeing=seeing if stage.images else 0)
         costs.append(cost)
 
     problems += rehearse(recipe, registries, model, visit=cost)

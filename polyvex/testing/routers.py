@@ -36,12 +36,14 @@ class RouterKit:
     @cached_property
     def chosen(self) -> int:
         """Experts per token."""
-        return self.router_class.experts_per_token(self.options)
+        return self.router_class.experts_per_token(self.options, num_experts=self.num_experts)
 
     @cached_property
     def num_experts(self) -> int:
         """Experts in all."""
-        return max(4, 2 * self.chosen) if self.given is None else self.given
+        if self.given is not None:
+            return self.given
+        return max(4, 2 * self.router_class.experts_per_token(self.options, num_experts=4))
 
     @cached_property
     def router(self) -> Router:
@@ -56,7 +58,8 @@ class RouterKit:
         yield Check(name="choices", run=self._choices)
         yield Check(name="weights", run=self._weights)
         yield Check(name="same choices twice", run=lambda: check_is_steady(self.router, self._outputs))
-        yield Check(name="tokens are routed alone", run=self._alone)
+        alone = ("tokens", self._alone) if self.router_class.causal else ("rows", self._rows_alone)
+        yield Check(name=f"{alone[0]} are routed alone", run=alone[1])
         yield Check(name="half precision", run=self._precision)
         yield Check(name="gradients", run=self._gradients)
         yield Check(name="state dict", run=lambda: check_saves_all(self._make, self.router, self._outputs))
@@ -84,9 +87,9 @@ class RouterKit:
     def _numbers(self) -> None:
         """``check`` takes what works, and refuses fewer experts than a token needs."""
         self.router_class.check(self.options, num_experts=self.num_experts)
-        if self.chosen == 1:
-            return
         few = self.chosen - 1
+        if few == 0 or self.router_class.experts_per_token(self.options, num_experts=few) <= few:
+            return
         try:
             self.router_class.check(self.options, num_experts=few)
         except ValueError as error:
@@ -97,7 +100,8 @@ class RouterKit:
     def _choices(self) -> None:
         routing = self.router(self._tokens())
         expect(isinstance(routing, Routing), f"{self.name} returned {type(routing).__name__}; expected Routing")
-        wide, all_experts = (TOKENS, self.chosen), (TOKENS, self.num_experts)
+        chosen = self.chosen if self.router_class.causal else routing.expert.shape[-1]
+        wide, all_experts = (TOKENS, chosen), (TOKENS, self.num_experts)
         wanted = {"expert": wide, "weight": wide, "logits": all_experts, "probs": all_experts}
         for part, shape in wanted.items():
             got = tuple(getattr(routing, part).shape)
@@ -118,7 +122,8 @@ class RouterKit:
             bool(weight.isfinite().all()) and bool((weight >= 0).all()),
             f"{self.name} gives weights from {weight.min():.3g} to {weight.max():.3g}; expected finite ones from 0",
         )
-        expect(bool((weight.diff(dim=1) <= 1e-6).all()), f"{self.name}'s choices do not come best first")
+        carried = weight if routing.kept is None else weight * routing.kept
+        expect(bool((carried.diff(dim=1) <= 1e-6).all()), f"{self.name}'s choices do not come best first")
         probs = routing.probs
         expect(
             bool(((probs >= 0) & (probs <= 1 + 1e-6)).all()) and bool(routing.logits.isfinite().all()),
@@ -139,6 +144,19 @@ class RouterKit:
                 f"{self.name}: a token's experts depend on the other tokens",
             )
 
+    def _rows_alone(self) -> None:
+        """Rows of a batch and padding decide nothing, for a router that compares the tokens of a row."""
+        tokens = self._tokens()
+        valid = torch.ones(2, TOKENS // 2, dtype=torch.bool)
+        valid[1, :3] = False
+        together = self.router(tokens, valid)
+        for rows in (slice(0, TOKENS // 2), slice(TOKENS // 2 + 3, TOKENS)):
+            check_same(
+                _parts(self.router(tokens[rows])),
+                {part: value[rows] for part, value in _parts(together).items()},
+                f"{self.name}: a row's experts depend on other rows or on padding",
+            )
+
     def _precision(self) -> None:
         router = fresh(self._make).to(torch.bfloat16)
         try:
@@ -152,7 +170,9 @@ class RouterKit:
             )
 
     def _gradients(self) -> None:
+        self.router.train()  # noise has weights that only count while it trains
         check_learns(self.router, lambda: _parts(self.router(self._tokens())))
+        self.router.eval()
         if not self.router_class.learns_from_answers(self.options):
             return
         learnt = self.router(self._tokens()).weight

@@ -33,7 +33,7 @@ def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
     dense = model(**probe).logits
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        layers = install_experts(model.lm, recipe.moe, (kind, router), copy=True)
+        layers = install_experts(model.lm, recipe.moe, (kind, router), copy=True, context=model.context)
     gap = (dense - model(**probe).logits).abs().max().item()
     model.config.moe = recipe.moe.model_dump()
     session.say(f"upcycled {', '.join(layers)} into {recipe.moe.num_experts} experts; logits moved by {gap:.1e}")

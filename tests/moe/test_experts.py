@@ -37,8 +37,8 @@ def test_output_is_the_weighted_sum_over_a_tokens_experts(backend: Backend, k: i
     made, routing = experts(backend), route(tokens, k=k)
 
     def ffn(token: Tensor, index: Tensor) -> Tensor:
-        gate, up = (made.gate_up[index] @ token).chunk(2)
-        return made.down[index] @ (F.silu(gate) * up)
+        gate, up = (made.gate_up_proj[index] @ token).chunk(2)
+        return made.down_proj[index] @ (F.silu(gate) * up)
 
     expected = torch.zeros(12, 8)
     for place, token in enumerate(tokens):
@@ -57,7 +57,13 @@ def test_loop_is_grouped_mm_in_values_and_gradients(count: int, k: int, tokens: 
         router = TopKRouter(TopKOptions(k=k, init_std=1.0), dim=8, num_experts=count)
         output = made(inputs, router(inputs))
         output.square().sum().backward()
-        results[backend] = [output.detach(), inputs.grad, router.weight.grad, made.gate_up.grad, made.down.grad]
+        results[backend] = [
+            output.detach(),
+            inputs.grad,
+            router.weight.grad,
+            made.gate_up_proj.grad,
+            made.down_proj.grad,
+        ]
     for loop, grouped in zip(results["loop"], results["grouped_mm"], strict=True):
         assert loop is not None
         assert grouped is not None
@@ -73,8 +79,8 @@ def test_an_expert_that_nobody_chooses_gets_a_zero_gradient(backend: Backend, to
         expert=torch.full((12, 1), 2), weight=torch.ones(12, 1), logits=torch.zeros(12, 4), probs=torch.zeros(12, 4)
     )
     made(tokens, routing).sum().backward()
-    assert made.down.grad is not None
-    assert [bool(slice_.any()) for slice_ in made.down.grad] == [False, False, True, False]
+    assert made.down_proj.grad is not None
+    assert [bool(slice_.any()) for slice_ in made.down_proj.grad] == [False, False, True, False]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -102,8 +108,8 @@ def test_the_layer_is_mixtrals_block_at_equal_weights(backend: Backend) -> None:
     )
     with torch.no_grad():
         mixtral.gate.weight.copy_(ours.router.weight)
-        mixtral.experts.gate_up_proj.copy_(ours.experts.gate_up)
-        mixtral.experts.down_proj.copy_(ours.experts.down)
+        mixtral.experts.gate_up_proj.copy_(ours.experts.gate_up_proj)
+        mixtral.experts.down_proj.copy_(ours.experts.down_proj)
     hidden = torch.randn(2, 5, 8)
     assert torch.allclose(ours(hidden), mixtral(hidden), atol=1e-4)
 

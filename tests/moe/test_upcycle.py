@@ -108,8 +108,10 @@ def test_every_expert_is_an_exact_copy() -> None:
     sparse = lm.model.layers[0].mlp
     assert isinstance(sparse, MoEFeedForward)
     for index in range(3):
-        assert torch.equal(sparse.experts.gate_up[index], torch.cat([dense.gate_proj.weight, dense.up_proj.weight]))
-        assert torch.equal(sparse.experts.down[index], dense.down_proj.weight)
+        assert torch.equal(
+            sparse.experts.gate_up_proj[index], torch.cat([dense.gate_proj.weight, dense.up_proj.weight])
+        )
+        assert torch.equal(sparse.experts.down_proj[index], dense.down_proj.weight)
 
 
 def test_experts_can_part_ways() -> None:
@@ -118,10 +120,10 @@ def test_experts_can_part_ways() -> None:
     upcycle(lm, layers=[0], num_experts=3)
     sparse = lm.model.layers[0].mlp
     with torch.no_grad():
-        sparse.experts.gate_up[0].zero_()
-        sparse.experts.down[0].zero_()
-    assert sparse.experts.gate_up[1].any()
-    assert sparse.experts.down[1].any()
+        sparse.experts.gate_up_proj[0].zero_()
+        sparse.experts.down_proj[0].zero_()
+    assert sparse.experts.gate_up_proj[1].any()
+    assert sparse.experts.down_proj[1].any()
 
 
 def test_only_the_chosen_layers_change_and_are_named() -> None:
@@ -136,7 +138,7 @@ def test_without_copying_weights_are_fresh() -> None:
     lm = llama()
     dense = lm.model.layers[0].mlp
     upcycle(lm, layers=[0], copy=False)
-    assert not torch.equal(lm.model.layers[0].mlp.experts.down[0], dense.down_proj.weight)
+    assert not torch.equal(lm.model.layers[0].mlp.experts.down_proj[0], dense.down_proj.weight)
 
 
 def test_the_ffns_activation_and_precision_are_kept() -> None:
@@ -144,7 +146,7 @@ def test_the_ffns_activation_and_precision_are_kept() -> None:
     act = lm.model.layers[0].mlp.act_fn
     upcycle(lm, layers=[0])
     assert lm.model.layers[0].mlp.experts.act is act
-    assert lm.model.layers[0].mlp.experts.down.dtype == torch.bfloat16
+    assert lm.model.layers[0].mlp.experts.down_proj.dtype == torch.bfloat16
 
 
 def test_other_gated_models_can_be_upcycled() -> None:

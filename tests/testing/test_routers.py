@@ -33,7 +33,7 @@ class Good(Router[GoodOptions]):
             raise ValueError(f"k is {options.k}, but there are {num_experts} experts")
 
     @classmethod
-    def experts_per_token(cls, options: GoodOptions) -> Any:
+    def experts_per_token(cls, options: GoodOptions, *, num_experts: int) -> Any:
         return options.k
 
     @classmethod
@@ -57,7 +57,7 @@ class Undescribed(Good):
 
 class CountsInFractions(Good):
     @classmethod
-    def experts_per_token(cls, options: GoodOptions) -> Any:
+    def experts_per_token(cls, options: GoodOptions, *, num_experts: int) -> Any:
         return 2.0
 
 

@@ -44,7 +44,7 @@ def model(sparse: nn.Module) -> nn.Module:
         ("lm.model.layers.0.self_attn.q_proj.weight", "lm.attention"),
         ("lm.model.layers.1.mlp.up_proj.weight", "lm.ffn"),
         ("lm.model.layers.0.mlp.router.weight", "lm.moe"),
-        ("lm.model.layers.0.mlp.experts.down", "lm.moe"),
+        ("lm.model.layers.0.mlp.experts.down_proj", "lm.moe"),
         ("lm.model.layers.0.input_layernorm.weight", "lm"),
         ("lm.model.norm.weight", "lm"),
         ("lm.lm_head.weight", "lm.head"),
@@ -142,7 +142,9 @@ def test_each_part_has_a_hash_of_what_trains_and_of_what_does_not(model: nn.Modu
     }
 
 
-@pytest.mark.parametrize("name", ["fusion.rest.0.1.bias", "lm.model.norm.weight", "lm.model.layers.0.mlp.experts.down"])
+@pytest.mark.parametrize(
+    "name", ["fusion.rest.0.1.bias", "lm.model.norm.weight", "lm.model.layers.0.mlp.experts.down_proj"]
+)
 def test_the_smallest_change_changes_the_hash_of_its_part_alone(name: str, model: nn.Module) -> None:
     before = hashes(model)
     with torch.no_grad():

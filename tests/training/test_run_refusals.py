@@ -90,7 +90,7 @@ def test_upcycling_that_changes_the_logits_stops_the_run(run: Run, monkeypatch: 
     def spoil(lm: Any, *args: Any, **kwargs: Any) -> list[str]:
         layers = plain(lm, *args, **kwargs)
         with torch.no_grad():
-            lm.model.layers[0].mlp.experts.down.mul_(3)
+            lm.model.layers[0].mlp.experts.down_proj.mul_(3)
         return layers
 
     monkeypatch.setattr(upcycle, "install_experts", spoil)

@@ -1,4 +1,4 @@
-"""The top-k router: by hand, by law, and against Mixtral's."""
+"""The routers top_k and switch: by hand, by law, and against Mixtral's."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
 
 from polyvex.moe import TopKRouter
-from polyvex.moe.routers import TopKOptions
+from polyvex.moe.routers import SwitchOptions, SwitchRouter, TopKOptions
 
 
 def router(dim: int = 8, num_experts: int = 4, **options: Any) -> TopKRouter:
@@ -108,4 +108,65 @@ def test_more_choices_than_experts_are_refused() -> None:
 
 
 def test_experts_per_token_is_k() -> None:
-    assert TopKRouter.experts_per_token(TopKOptions(k=3)) == 3
+    assert TopKRouter.experts_per_token(TopKOptions(k=3), num_experts=4) == 3
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_softmax_after_the_choice_is_the_renormalised_one(tokens: Tensor, k: int) -> None:
+    before, after = router(k=k)(tokens), router(k=k, softmax="after")(tokens)
+    assert torch.equal(before.expert, after.expert)
+    assert torch.allclose(before.weight, after.weight, atol=1e-6)
+    assert torch.equal(before.probs, after.probs)
+
+
+def test_softmax_after_the_choice_without_renormalising_is_refused() -> None:
+    with pytest.raises(ValueError, match="renormalize = false has no effect with softmax"):
+        TopKOptions(softmax="after", renormalize=False)
+
+
+def test_a_full_expert_drops_while_it_trains_and_not_after(tokens: Tensor) -> None:
+    one = router(k=2, capacity=0.5)
+    training, after = one.train()(tokens), one.eval()(tokens)
+    assert training.kept is not None
+    assert after.kept is None
+    # 12 tokens, two choices each, over 4 experts: an even share is 6, half of it 3.
+    assert training.counts().tolist() == [3, 3, 3, 3]
+    assert one.may_drop(one.options)
+    assert not one.may_drop(TopKOptions())
+
+
+def test_weights_of_the_kept_choices_sum_to_one(tokens: Tensor) -> None:
+    routing = router(k=2, capacity=0.5).train()(tokens)
+    sums = routing.gates().sum(dim=1)
+    worked = routing.kept.any(dim=1)
+    assert 0 < worked.sum() < 12
+    assert torch.allclose(sums[worked], torch.ones(int(worked.sum())))
+    assert (sums[~worked] == 0).all()
+
+
+def test_raw_weights_stay_what_they_are_when_experts_are_full(tokens: Tensor) -> None:
+    one = router(k=2, capacity=0.5, renormalize=False).train()
+    routing = one(tokens)
+    assert torch.equal(routing.weight, routing.probs.gather(1, routing.expert))
+
+
+def test_switch_takes_the_best_alone_with_its_probability(tokens: Tensor) -> None:
+    torch.manual_seed(0)
+    one = SwitchRouter(SwitchOptions(init_std=1.0), dim=8, num_experts=4)
+    routing = one(tokens)
+    assert torch.equal(routing.expert[:, 0], routing.probs.argmax(dim=1))
+    assert torch.equal(routing.weight[:, 0], routing.probs.max(dim=1).values)
+    assert not one.weights_sum_to_one(one.options)
+    assert one.experts_per_token(one.options, num_experts=4) == 1
+
+
+def test_switch_is_shaken_while_it_trains_only(tokens: Tensor) -> None:
+    torch.manual_seed(0)
+    one = SwitchRouter(SwitchOptions(init_std=1.0, jitter=0.1), dim=8, num_experts=4)
+    plain = tokens @ one.weight.T
+    assert torch.equal(one.eval()(tokens).logits, plain)
+    logits = one.train()(tokens).logits
+    assert not torch.equal(logits, plain)
+    # Each product of the sum is off by a tenth at most.
+    most = 0.1 * tokens.abs() @ one.weight.abs().T
+    assert ((logits - plain).abs() <= most + 1e-5).all()
