@@ -24,7 +24,7 @@ class PolyvexConfig(PreTrainedConfig):
     fusion: dict[str, Any] | None = None
     positions: dict[str, Any] | None = None
     moe: dict[str, Any] | None = None
-    loss: dict[str, float] | None = None
+    loss: dict[str, Any] | None = None
     plugins: dict[str, str] | None = None
     separator_ids: list[int] | None = None
     image_token_id: int = -1

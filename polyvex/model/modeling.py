@@ -169,7 +169,9 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
             attentions=outputs.attentions,
         )
         if labels is not None:
-            aux = auxiliary_losses(routings, valid)
+            learning = self.training and torch.is_grad_enabled()
+            counted = (self.config.loss or {}).get("balance", "first")
+            aux = auxiliary_losses(routings, valid, counted=counted, together=learning)
             self._add_losses(result, labels, aux, num_items_in_batch)
         return result
 

@@ -1,23 +1,34 @@
 """Auxiliary losses of routers: pure functions of one layer's routing, without their weights in the total."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch import distributed as dist
 
 from polyvex.moe.routing import Routing
 
+Counted = Literal["first", "all"]
+"""Which choices count for the load-balancing loss: each token's first, or all that it asks for."""
 
-def load_balance(routing: Routing) -> Float[Tensor, ""]:
-    """E · Σ_e F_e · G_e, with F_e the share of tokens whose first choice is e and G_e its mean probability.
+
+def load_balance(routing: Routing, share: Float[Tensor, " E"] | None = None) -> Float[Tensor, ""]:
+    """E · Σ_e F_e · G_e, with F_e the share of choices that go to e and G_e its mean probability.
 
     MoE-LLaVA (arXiv 2401.15947, eq. 8), the same as Switch (arXiv 2101.03961, eq. 4–6): 1 at perfect balance, E
     when all go to one expert. Gradients flow through G only.
+
+    Args:
+        share: F, where it is of more tokens than these; by first choices of these if not given.
     """
     tokens, experts = routing.probs.shape
     if tokens == 0:
         return routing.probs.sum() * 0.0
-    first = torch.bincount(routing.expert[:, 0], minlength=experts).to(routing.probs.dtype) / tokens
-    return experts * (first * routing.probs.mean(dim=0)).sum()
+    if share is None:
+        share = shares(asked(routing, "first"))
+    return experts * (share * routing.probs.mean(dim=0)).sum()
 
 
 def router_z(routing: Routing) -> Float[Tensor, ""]:
@@ -27,12 +38,69 @@ def router_z(routing: Routing) -> Float[Tensor, ""]:
     return routing.logits.logsumexp(dim=-1).square().mean()
 
 
-LOSSES = {"load_balance": load_balance, "router_z": router_z}
+def importance(routing: Routing) -> Float[Tensor, ""]:
+    """CV² of the experts' summed weights: 0 if all matter alike (Shazeer et al., arXiv 1701.06538, eq. 6–7)."""
+    return squared_variation(routing.gates().sum(dim=0))
 
 
-def auxiliary_losses(routings: list[Routing], valid: Tensor) -> dict[str, Tensor]:
-    """Each auxiliary loss, summed over the layers as MoE-LLaVA does; padding (``valid`` false) is left out."""
+def load(routing: Routing) -> Float[Tensor, ""]:
+    """CV² of the experts' loads (arXiv 1701.06538, eq. 10–11): estimated ones, which have a gradient, where there are.
+
+    Counts stand for them where a router estimates none, or has no noise at the moment; those teach nothing.
+    """
+    return squared_variation(routing.counts() if routing.soft_load is None else routing.soft_load.sum(dim=0))
+
+
+def squared_variation(values: Float[Tensor, " E"]) -> Float[Tensor, ""]:
+    """Variance (of all E, not of a sample of more) over squared mean; zero if all are zero."""
+    mean = values.mean()
+    return (values - mean).square().mean() / mean.square().clamp(min=torch.finfo(values.dtype).tiny)
+
+
+def asked(routing: Routing, counted: Counted) -> Float[Tensor, " E"]:
+    """How many choices ask for each expert, whether it has room or not.
+
+    Where experts choose tokens, those choices count that are carried out.
+    """
+    if counted == "all" and routing.kept is not None and routing.expert.shape[1] == routing.num_experts:
+        return routing.counts()
+    chosen = routing.expert[:, :1] if counted == "first" else routing.expert
+    return torch.bincount(chosen.reshape(-1), minlength=routing.num_experts).to(routing.probs.dtype)
+
+
+def shares(counts: Float[Tensor, " E"]) -> Float[Tensor, " E"]:
+    """Counts as shares of their sum."""
+    return counts / counts.sum().clamp(min=1)
+
+
+LOSSES = {"load_balance": load_balance, "router_z": router_z, "importance": importance, "load": load}
+
+
+def auxiliary_losses(
+    routings: Sequence[Routing], valid: Bool[Tensor, "batch seq"], *, counted: Counted = "first", together: bool = False
+) -> dict[str, Tensor]:
+    """Each auxiliary loss, summed over the layers as MoE-LLaVA does; padding (``valid`` false) is left out.
+
+    If an expert was full or did not choose a token, ``dropped`` tells the share of tokens that no expert worked on, as
+    a mean over layers. It is no loss.
+
+    Args:
+        counted: which choices count for the load-balancing loss.
+        together: count them over all processes that train together (arXiv 2501.11873); all of them must come here.
+    """
     kept = [routing.masked(valid.reshape(-1)) for routing in routings]
-    return (
-        {name: torch.stack([loss(routing) for routing in kept]).sum() for name, loss in LOSSES.items()} if kept else {}
-    )
+    if not kept:
+        return {}
+    counts = [asked(routing, counted) for routing in kept]
+    if together and dist.is_available() and dist.is_initialized():
+        everywhere = torch.cat(counts)
+        dist.all_reduce(everywhere)
+        counts = everywhere.split([len(one) for one in counts])
+    balance = [load_balance(routing, shares(one)) for routing, one in zip(kept, counts, strict=True)]
+    found = {"load_balance": torch.stack(balance).sum()}
+    for name, loss in LOSSES.items():
+        if name != "load_balance":
+            found[name] = torch.stack([loss(routing) for routing in kept]).sum()
+    if any(routing.kept is not None for routing in kept):
+        found["dropped"] = torch.stack([routing.dropped() for routing in kept]).mean()
+    return found

@@ -29,6 +29,11 @@ class MoEOptions(Options):
         default="sparse",
         description="Which layers: first_half, second_half, sparse (0, 2, 4, …), dense (all), or a list of indices.",
     )
+    non_causal: bool = Field(
+        default=False,
+        description="Take a router that lets the language model see later tokens while it trains: expert_choice or "
+        "soft. When it writes, there are none.",
+    )
     backend: Backend = Field(default="auto", description="How experts are computed: auto, loop, or grouped_mm.")
 
 
@@ -61,13 +66,13 @@ def install_experts(
     router: tuple[type[Router], RouterOptions],
     *,
     copy: bool,
-    context: TokenContext | None = None,
+    context: TokenContext | None,
 ) -> list[str]:
     """Put MoE layers in place of the chosen FFNs of a causal language model; return the names of those layers.
 
     Args:
         copy: true copies the FFN into each expert; false leaves fresh weights, for a checkpoint to fill.
-        context: where layers read which tokens are padding.
+        context: where layers read which tokens are padding; the one that their model tells it to.
 
     Raises:
         RecipeError: if a layer has no gated FFN (``gate_proj``, ``up_proj``, ``down_proj`` without bias).
@@ -106,7 +111,7 @@ def _moe_from(
                 torch.cat([dense.gate_proj.weight, dense.up_proj.weight]).expand_as(experts.gate_up_proj)
             )
             experts.down_proj.copy_(dense.down_proj.weight.expand_as(experts.down_proj))
-    return MoEFeedForward(router=chooser, experts=experts, context=context)
+    return MoEFeedForward(router=chooser, experts=experts, context=context).train(dense.training)
 
 
 def _not_gated(dense: nn.Module) -> str:

@@ -172,9 +172,16 @@ def _router_notes(recipe: Recipe, registries: Registries) -> list[str]:
     kind = registries.routers[router.use]
     if not kind.weights_sum_to_one(router):
         notes.append(
-            "the router's weights do not sum to one, so the upcycled model starts unlike the dense one. "
-            "moe.router.renormalize = true would keep it equal"
+            f"the weights of the router '{router.use}' do not sum to one, so the upcycled model starts unlike the "
+            f"dense one. top_k with renormalize = true would keep it equal"
         )
+    if kind.may_drop(router):
+        notes.append(
+            f"'{router.use}' leaves tokens without any expert where experts are full; the log tells their share as "
+            f"dropped"
+        )
+    if not kind.causal:
+        notes.append(f"'{router.use}' lets the language model see later tokens, as the recipe says it may")
     if not kind.learns_from_answers(router):
         notes.append(
             "with these options the answers do not train the router, only auxiliary losses do. Two experts per token, "

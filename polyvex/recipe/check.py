@@ -7,6 +7,7 @@ from torch import nn
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import unknown
 from polyvex.layouts import ImageLayouts, image_layouts, token_shapes
+from polyvex.moe.routers import Router
 from polyvex.moe.upcycle import chosen_layers
 from polyvex.recipe.arrangement import arrangement_problems
 from polyvex.recipe.matching import matching_problems, sized_fusion
@@ -115,7 +116,11 @@ def _names(recipe: Recipe) -> list[str]:
 def _experts(recipe: Recipe, registries: Registries) -> list[str]:
     upcycling = [stage.name for stage in recipe.stages if stage.upcycle]
     if recipe.moe is None:
-        return [f"[[stages]] {name}: upcycle is true, but there is no [moe] table" for name in upcycling]
+        weighed = [name for name in ("router_z", "importance", "load") if getattr(recipe.loss, name)]
+        return [
+            *(f"[[stages]] {name}: upcycle is true, but there is no [moe] table" for name in upcycling),
+            *(f"[loss]: {name} is weighed, but there is no [moe] table, so no router to teach" for name in weighed),
+        ]
     problems = []
     if len(upcycling) != 1:
         had = ", ".join(upcycling) or "none has"
@@ -125,6 +130,7 @@ def _experts(recipe: Recipe, registries: Registries) -> list[str]:
         registries.routers[router.use].check(router, num_experts=recipe.moe.num_experts)
     except ValueError as error:
         problems.append(f"[moe.router]: {error}")
+    problems += _of_router(recipe, registries.routers[router.use])
     layers = getattr(recipe.lm, "layers", None)
     if isinstance(layers, int):
         try:
@@ -204,4 +210,23 @@ def _covered(trains: list[str]) -> list[str]:
             if entry.startswith(f"{earlier}.") or ("*" in entry and earlier in ("connector", "encoders", "lm")):
                 problems.append(f"trains names '{entry}' after '{earlier}', which takes its weights. Put it first")
                 break
+    return problems
+
+
+def _of_router(recipe: Recipe, kind: type[Router]) -> list[str]:
+    """What a router cannot do in a language model, or for the losses that the recipe weighs."""
+    assert recipe.moe is not None
+    problems, router = [], recipe.moe.router
+    if not kind.causal and not recipe.moe.non_causal:
+        problems.append(
+            f"[moe.router]: '{router.use}' lets a language model see later tokens while it trains, which it cannot "
+            f"when it writes. Take top_k, or say non_causal = true in [moe]"
+        )
+    if kind.causal and recipe.moe.non_causal:
+        problems.append(f"[moe]: non_causal = true has no effect with the router '{router.use}'; take it out")
+    if recipe.loss.load and not kind.estimates_load(router, num_experts=recipe.moe.num_experts):
+        problems.append(
+            f"[loss]: load = {recipe.loss.load:g} would teach nothing, for '{router.use}' estimates no loads. Take "
+            f"noisy_top_k with fewer choices than experts, or load_balance"
+        )
     return problems

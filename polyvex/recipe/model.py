@@ -140,7 +140,12 @@ def recipe_model(registries: Registries) -> type[Recipe]:
     """The class that reads a recipe strictly, with the tables of all installed components."""
     make: Any = create_model
     encoder: Any = table_model(registries.encoders, encoder_keys(registries))
-    moe = make("MoE", __base__=MoETable, __doc__=MoETable.__doc__, router=(table_model(registries.routers), ...))
+    moe = make(
+        "MoE",
+        __base__=MoETable,
+        __doc__=MoETable.__doc__,
+        router=(table_model(registries.routers), _described(MoETable, "router")),
+    )
     return make(
         "Recipe",
         __base__=Recipe,
@@ -152,6 +157,10 @@ def recipe_model(registries: Registries) -> type[Recipe]:
         moe=(moe | None, Field(default=None, description=Recipe.model_fields["moe"].description)),
         data=(table_model(registries.datasets, DataKeys), _like("data")),
     )
+
+
+def _described(table: type[Any], name: str) -> Any:
+    return Field(description=table.model_fields[name].description)
 
 
 def _like(name: str, **more: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator
 
+from polyvex.moe.losses import Counted
 from polyvex.moe.upcycle import MoEOptions
 from polyvex.options import Options
 
@@ -58,6 +59,19 @@ class LossTable(Options):
 
     load_balance: float = Field(default=0.01, ge=0, description="Weight of the load-balancing loss (MoE-LLaVA: 0.01).")
     router_z: float = Field(default=0.0, ge=0, description="Weight of the router z-loss (ST-MoE: 0.001).")
+    importance: float = Field(
+        default=0.0, ge=0, description="Weight of the importance loss, CV² of summed weights (Shazeer: 0.1)."
+    )
+    load: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the load loss, CV² of estimated loads (Shazeer: 0.1); for routers that estimate them.",
+    )
+    balance: Counted = Field(
+        default="first",
+        description="Choices that count for load_balance: first counts each token's best expert (MoE-LLaVA, Switch), "
+        "all every expert that it asks for (Mixtral, Megatron).",
+    )
 
 
 class Stage(Options):

@@ -30,7 +30,8 @@ def rehearse(
         try:
             if stage.upcycle and recipe.moe is not None:
                 router = recipe.moe.router
-                install_experts(model.lm, recipe.moe, (registries.routers[router.use], router), copy=False)
+                kind = registries.routers[router.use]
+                install_experts(model.lm, recipe.moe, (kind, router), copy=False, context=model.context)
             freeze_all_but(model, selected(model, stage.trains))
         except RecipeError as error:
             return [*problems, *(f"stage {stage.name}: {problem}" for problem in error.problems)]

@@ -9,13 +9,13 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from polyvex.assemble import build_model, check_context, empty_model, use_attention
 from polyvex.data.batches import Collator, ExampleDataset
-from polyvex.errors import RecipeError, RunError
+from polyvex.errors import RecipeError, RunError, TrainingError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.rundir import RunDirectory, StageDirectory, store_whole, write_whole
 from polyvex.training.evaluate import describe, evaluate_split
-from polyvex.training.parts import check_hashes, freeze_all_but, hashes, selected
+from polyvex.training.parts import check_hashes, freeze_all_but, hashes, not_finite, selected
 from polyvex.training.rehearse import own_experts, rehearse
 from polyvex.training.session import Say, Session, open_session
 from polyvex.training.trainer import MetricsFile, StageBar, StageTrainer, StopSoftly, arguments
@@ -102,6 +102,11 @@ def _run_stage(
     model = model or _model_before(session, index)
     if stage.upcycle:
         upcycle(session, model)
+    if spoilt := not_finite(model):
+        raise TrainingError(
+            f"stage {stage.name}: {', '.join(spoilt[:4])} hold numbers that are not finite. Nothing can be learned "
+            f"from there; take other weights"
+        )
     trained = selected(model, stage.trains)
     freeze_all_but(model, trained)
     count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

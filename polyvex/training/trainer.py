@@ -24,6 +24,7 @@ from polyvex.errors import TrainingError
 from polyvex.progress import bar, show_beside
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.rundir import write_whole
+from polyvex.training.parts import not_finite
 
 WINDOW = "window.json"
 """File of a checkpoint with the losses summed since the last line of the log."""
@@ -88,8 +89,10 @@ class StageTrainer(Trainer):
         """The model's own loss; its parts are kept for the log."""
         outputs = model(**inputs, num_items_in_batch=kwargs.get("num_items_in_batch"), use_cache=False)
         if not torch.isfinite(outputs.loss):
+            spoilt = not_finite(model)
+            told = f". {spoilt[0]} holds numbers that are not finite" if spoilt else ". Is lr too large?"
             raise TrainingError(
-                f"stage {self.stage.name}: the loss is {outputs.loss.item()} at step {self.state.global_step}"
+                f"stage {self.stage.name}: the loss is {outputs.loss.item()} at step {self.state.global_step}{told}"
             )
         # Items are counted over all processes and gradients averaged over them, so each counts for its number.
         counted = kwargs.get("num_items_in_batch") is not None and self.args.average_tokens_across_devices

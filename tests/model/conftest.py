@@ -37,7 +37,9 @@ def make_built(tiny_recipe: Callable[..., Recipe], registries: Registries) -> Ma
         if experts:
             assert recipe.moe is not None
             kind = registries.routers[recipe.moe.router.use]
-            install_experts(built.model.lm, recipe.moe, (kind, recipe.moe.router), copy=True)
+            install_experts(
+                built.model.lm, recipe.moe, (kind, recipe.moe.router), copy=True, context=built.model.context
+            )
             built.model.config.moe = recipe.moe.model_dump()
         enliven(built.model)
         built.model.eval()

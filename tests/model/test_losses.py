@@ -184,11 +184,22 @@ def test_no_gradient_reaches_the_encoders(make_built: Callable[..., Built]) -> N
     assert [name for name in found if name.startswith("fusion.")]
 
 
-@pytest.mark.parametrize("experts", [False, True], ids=["dense", "experts"])
-def test_gradient_checkpointing_changes_nothing(experts: bool, make_built: Callable[..., Built]) -> None:
+ROUTERS = {
+    "top_k": "{use='top_k', k=2}",
+    "full": "{use='top_k', k=2, capacity=0.5, priority=true}",
+    "expert_choice": "{use='expert_choice', capacity=1.0}",
+    "soft": "{use='soft', slots=2}",
+}
+
+
+@pytest.mark.parametrize("router", ["dense", *ROUTERS])
+def test_gradient_checkpointing_changes_nothing(router: str, make_built: Callable[..., Built]) -> None:
     # It turns the cache off, where shared positions would be read as packing; and it runs layers twice, where
     # routing could be counted twice.
-    built = make_built("loss.router_z=0.1", experts=experts)
+    experts = router != "dense"
+    non_causal = ["moe.non_causal=true"] if router in ("expert_choice", "soft") else []
+    changes = [f"moe.router={ROUTERS[router]}", "loss.router_z=0.1", *non_causal] if experts else []
+    built = make_built(*changes, experts=experts)
     batch = make_batch(built, *ANSWERS)
     model = built.model.train()
     plain, plain_loss = gradients(model, batch), model(**batch, use_cache=False).loss.item()
@@ -206,3 +217,24 @@ def test_loss_is_the_plain_language_models_on_text_alone(shared_built: Callable[
     logits = built.model.lm(input_ids=torch.tensor([ids])).logits
     theirs = F.cross_entropy(logits[0, :-1], torch.tensor(labels[1:]), ignore_index=IGNORED)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_padding_changes_no_loss(router: str, make_built: Callable[..., Built]) -> None:
+    """Routing, capacity and losses are those of the real tokens, however many padding ones there are."""
+    non_causal = ["moe.non_causal=true"] if router in ("expert_choice", "soft") else []
+    built = make_built(f"moe.router={ROUTERS[router]}", *non_causal, experts=True)
+    model, batch = built.model.train(), make_batch(built, *ANSWERS)
+    more = dict(batch)
+    for name, value in (
+        ("input_ids", built.processor.tokenizer.pad_token_id),
+        ("attention_mask", 0),
+        ("labels", IGNORED),
+    ):
+        more[name] = F.pad(batch[name], (0, 5), value=value)
+    with torch.no_grad():
+        plain, padded = model(**batch, use_cache=False), model(**more, use_cache=False)
+    assert padded.loss.item() == pytest.approx(plain.loss.item(), rel=1e-5)
+    assert padded.aux.keys() == plain.aux.keys()
+    for name, value in plain.aux.items():
+        assert padded.aux[name].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-6), name

@@ -41,7 +41,7 @@ def llama(**changes: Any) -> LlamaForCausalLM:
 def upcycle(lm: nn.Module, *, copy: bool = True, k: int = 2, renormalize: bool = True, **options: Any) -> list[str]:
     torch.manual_seed(1)
     router = TopKOptions(k=k, renormalize=renormalize, init_std=1.0)
-    return install_experts(lm, MoEOptions(**options), (TopKRouter, router), copy=copy)
+    return install_experts(lm, MoEOptions(**options), (TopKRouter, router), copy=copy, context=None)
 
 
 @pytest.mark.parametrize(
@@ -197,3 +197,11 @@ def test_the_same_seed_gives_the_same_router() -> None:
     upcycle(first, layers=[0])
     upcycle(second, layers=[0])
     assert torch.equal(first.model.layers[0].mlp.router.weight, second.model.layers[0].mlp.router.weight)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_new_layers_train_or_not_as_the_model_does(training: bool) -> None:
+    # Or a router would make noise, and drop tokens, in a model that is being evaluated.
+    lm = llama().train(training)
+    upcycle(lm)
+    assert {module.training for module in lm.modules()} == {training}

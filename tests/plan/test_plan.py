@@ -47,7 +47,7 @@ def test_parameters_are_those_of_a_model_that_is_really_built(
     assert [stage.total for stage in plan.stages[:2]] == [size(model)] * 2
     assert recipe.moe is not None
     router = recipe.moe.router
-    install_experts(model.lm, recipe.moe, (registries.routers[router.use], router), copy=True)
+    install_experts(model.lm, recipe.moe, (registries.routers[router.use], router), copy=True, context=None)
     assert plan.stages[2].total == size(model)
 
 
@@ -154,7 +154,7 @@ def test_upcycling_that_changes_the_model_is_noted(tiny_recipe: Make, registries
     assert notes("moe.router.renormalize=true") == []
     (note,) = notes("moe.router.renormalize=false")
     assert note.startswith("stage experts: ")
-    assert "moe.router.renormalize = true would keep it equal" in note
+    assert "top_k with renormalize = true would keep it equal" in note
 
 
 def test_random_weights_are_noted(tiny_recipe: Make, registries: Registries) -> None:

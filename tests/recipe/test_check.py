@@ -33,6 +33,24 @@ PARTS = "connector, encoders, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, l
             ["moe.router.k=9"],
             "[moe.router]: router k is 9, but there are only 4 experts. Lower k or add experts",
         ),
+        (
+            ["moe.router={use='soft'}"],
+            "[moe.router]: 'soft' lets a language model see later tokens while it trains, which it cannot when it "
+            "writes. Take top_k, or say non_causal = true in [moe]",
+        ),
+        (
+            ["moe.non_causal=true"],
+            "[moe]: non_causal = true has no effect with the router 'top_k'; take it out",
+        ),
+        (
+            ["moe.router={use='expert_choice', capacity=5.0}", "moe.non_causal=true"],
+            "[moe.router]: router capacity is 5.0, but there are only 4 experts. Lower it, or add experts",
+        ),
+        (
+            ["loss.load=0.1"],
+            "[loss]: load = 0.1 would teach nothing, for 'top_k' estimates no loads. Take noisy_top_k with fewer "
+            "choices than experts, or load_balance",
+        ),
         (["moe.layers=[7]"], "[moe]: moe layers [7] are out of range: the language model has layers 0 to 1"),
         (["moe.layers=[0, 0]"], "[moe]: moe layers [0, 0] name a layer twice"),
         (["stages.1.upcycle=true"], "[moe]: exactly one stage must have upcycle = true, got 2 (tune, experts)"),

@@ -48,7 +48,11 @@ def check_known(problems: list[str], message: str) -> None:
             "lm.use=llama",
             "[lm]: unknown language model 'llama'. Did you mean 'small-llama'? Known: pretrained, small-llama",
         ),
-        ("moe.router.use=topk", "[moe.router]: unknown router 'topk'. Did you mean 'top_k'? Known: top_k"),
+        (
+            "moe.router.use=topk",
+            "[moe.router]: unknown router 'topk'. Did you mean 'top_k' or 'noisy_top_k'? Known: "
+            "expert_choice, noisy_top_k, soft, switch, top_k",
+        ),
         ("data.use=jsonlines", "[data]: unknown data set 'jsonlines'. Did you mean 'jsonl'? Known: jsonl"),
     ],
 )
@@ -92,8 +96,9 @@ def test_an_unknown_name_gets_the_nearest_and_all_known(change: str, message: st
         ),
         ("stages.1.stepss=1", f"[[stages]] #2: unknown key 'stepss', did you mean 'steps'? Known: {STAGE}"),
         (
-            "loss.balance=1",
-            "[loss]: unknown key 'balance', did you mean 'load_balance'? Known: load_balance, router_z",
+            "loss.load_balanc=1",
+            "[loss]: unknown key 'load_balanc', did you mean 'load_balance'? Known: balance, importance, load, "
+            "load_balance, router_z",
         ),
         (
             "prompt.tmplate=1",
@@ -176,7 +181,7 @@ def test_a_broken_rule_is_quoted_at_its_place(change: str, place: str, rule: str
         ({"name": None}, "top level: missing key 'name' (Name of the recipe)"),
         ({"fusion": None}, "top level: missing key 'fusion' (How the encoders' tokens become one sequence)"),
         ({"encoders": None}, "top level: missing key 'encoders' (Encoders, in the order in which the model sees them)"),
-        ({"moe": {"num_experts": 2}}, "[moe]: missing key 'router'"),
+        ({"moe": {"num_experts": 2}}, "[moe]: missing key 'router' (The router's table: use = … and its options)"),
         (
             {"data": {"use": "jsonl"}},
             "[data]: missing key 'folder' (Folder with one file per split, such as train.jsonl and test.jsonl)",

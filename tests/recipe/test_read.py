@@ -73,7 +73,10 @@ def test_the_resolved_recipe_has_every_default(tiny_recipe: Callable[..., Recipe
     assert data["fusion"] | {"use": "mlp", "patches_per_token": 1, "shared": True, "depth": 2} == data["fusion"]
     assert data["fusion"]["separator"] == "none"
     assert data["stages"][0]["schedule"] == "cosine"
-    assert data["loss"] == {"load_balance": 0.01, "router_z": 0.0}
+    assert data["loss"] == {
+        **{"load_balance": 0.01, "router_z": 0.0, "importance": 0.0, "load": 0.0},
+        "balance": "first",
+    }
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.name)

@@ -24,7 +24,7 @@ def sparse(tiny_recipe: Callable[..., Recipe], registries: Registries) -> nn.Mod
     recipe = tiny_recipe("positions.use=share_row_col", "encoders.0.tiling={}")
     model = build(recipe, registries=registries).model
     assert recipe.moe is not None
-    install_experts(model.lm, recipe.moe, (registries.routers["top_k"], recipe.moe.router), copy=True)
+    install_experts(model.lm, recipe.moe, (registries.routers["top_k"], recipe.moe.router), copy=True, context=None)
     return model
 
 

@@ -36,7 +36,9 @@ def sparse(tiny_recipe: Callable[..., Recipe], registries: Registries) -> Built:
     recipe = tiny_recipe("moe.layers=dense")
     built = build(recipe, registries=registries)
     assert recipe.moe is not None
-    install_experts(built.model.lm, recipe.moe, (registries.routers["top_k"], recipe.moe.router), copy=True)
+    install_experts(
+        built.model.lm, recipe.moe, (registries.routers["top_k"], recipe.moe.router), copy=True, context=None
+    )
     return built
 
 
@@ -92,7 +94,7 @@ def test_merged_tokens_are_no_single_encoders(
     recipe = parse_recipe(tiny_tables(), overrides=changes, registries=known)
     built = build(recipe, registries=known, texts=["what?"])
     assert recipe.moe is not None
-    install_experts(built.model.lm, recipe.moe, (known.routers["top_k"], recipe.moe.router), copy=True)
+    install_experts(built.model.lm, recipe.moe, (known.routers["top_k"], recipe.moe.router), copy=True, context=None)
     for shares in load_of(built, samples, cache).values():
         assert list(shares) == ["text", "patchify+color-grid"]
         assert sum(shares["patchify+color-grid"]) == pytest.approx(1.0)

@@ -61,6 +61,11 @@ class Router(nn.Module, ABC, Generic[OptionsT]):
         return True
 
     @classmethod
+    def estimates_load(cls, options: OptionsT, *, num_experts: int) -> bool:
+        """Whether its routings have a ``soft_load`` while it trains, so that the ``load`` loss teaches something."""
+        return False
+
+    @classmethod
     def may_drop(cls, options: OptionsT) -> bool:
         """Whether tokens can be left without any expert while it trains."""
         return False

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from polyvex.moe.routers.base import RouterOptions
@@ -28,6 +29,12 @@ class CapacityOptions(RouterOptions):
         description="Whom a full expert keeps: the tokens with the greatest weights (V-MoE's batch priority), or the "
         "first ones.",
     )
+
+    @model_validator(mode="after")
+    def _priority_has_effect(self) -> Self:
+        if self.priority and self.capacity is None and self.eval_capacity is None:
+            raise ValueError("priority = true has no effect without a capacity; set one, or take it out")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

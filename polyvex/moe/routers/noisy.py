@@ -58,6 +58,11 @@ class NoisyTopKRouter(Router[NoisyTopKOptions]):
         """Not with one expert: its weight is always 1."""
         return options.k > 1
 
+    @classmethod
+    def estimates_load(cls, options: NoisyTopKOptions, *, num_experts: int) -> bool:
+        """Unless all experts work anyway."""
+        return options.k < num_experts
+
     def forward(self, tokens: Float[Tensor, "T D"], valid: Bool[Tensor, "batch seq"] | None = None) -> Routing:
         """Decide for each token."""
         clean = logits_of(tokens, self.weight)

@@ -84,6 +84,11 @@ def test_a_limit_holds_while_it_trains_or_after() -> None:
     assert Limit.of(CapacityOptions(), training=True) is None
 
 
+def test_a_priority_without_a_capacity_is_refused() -> None:
+    with pytest.raises(ValueError, match="priority = true has no effect without a capacity"):
+        CapacityOptions(priority=True)
+
+
 def test_causality_can_break_as_in_deepspeed(tokens: Tensor) -> None:
     """A later token's first choice pushes out an earlier one's second: why nothing is dropped unless asked for."""
     before = kept([[0, 1], [0, 1]], 0.5)
