@@ -1,5 +1,6 @@
 """Ask a trained model about an image."""
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
+from polyvex.assemble import use_attention
 from polyvex.encoders.images import open_image
 from polyvex.errors import DataError, RunError, WeightsError
 from polyvex.hooks.manager import Registries, load_registries
@@ -60,7 +62,7 @@ class Assistant:
 
     def _room(self, length: int, *, images: int) -> int:
         """Tokens that the context has left for the answer."""
-        context = getattr(self.model.lm.config.get_text_config(), "max_position_embeddings", None)
+        context = self.model.context_length
         if context is None:
             return UNLIMITED
         if length >= context:
@@ -89,6 +91,9 @@ def load(run: str | Path, *, registries: Registries | None = None) -> Assistant:
         processor = PolyvexProcessor.from_pretrained(directory.path, registries=registries)
     except (OSError, ValueError) as error:  # transformers' words for a file that is gone or broken
         raise WeightsError(f"{run} cannot be loaded: {error}. Train it again, or bring the file back") from None
+    if directory.recipe.exists():  # transformers does not store which attention was used
+        asked = tomllib.loads(directory.recipe.read_text(encoding="utf-8")).get("lm", {})
+        use_attention(model.lm, asked.get("attention", "auto"))
     return Assistant(model=model.eval(), processor=processor)
 
 

@@ -1,5 +1,6 @@
 """From a recipe to a model and its processor."""
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -145,7 +146,7 @@ def build_model(
         torch.manual_seed(recipe.seed)
         text_config = component.config()
         lm = component.load(text_config)
-        use_attention(lm, recipe)
+        use_attention(lm, recipe.lm.attention)
         config = make_config(
             recipe,
             registries,
@@ -166,11 +167,32 @@ def build_model(
     return model, reports
 
 
-def use_attention(lm: Any, recipe: Recipe) -> None:
-    """Let a language model use the attention implementation that the recipe names."""
+def use_attention(lm: Any, name: str) -> None:
+    """Let a language model use an attention implementation, named as in recipes.
+
+    ``auto`` is torch's fused attention (sdpa) where the model has it, else the plain one (eager).
+
+    Raises:
+        RecipeError: if it has no such one, which transformers does not always say.
+    """
     from polyvex.model.attention import NAMES
 
-    lm.set_attn_implementation(NAMES[recipe.lm.attention])
+    if name == "auto":
+        for one in ("sdpa", "eager"):
+            with contextlib.suppress(RecipeError):
+                return use_attention(lm, one)
+        return None  # it has no attention of these kinds, which other checks speak of
+    try:
+        lm.set_attn_implementation(NAMES[name])
+    except (ValueError, ImportError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise RecipeError([f"[lm]: {type(lm).__name__} cannot use attention = '{name}': {why}"]) from None
+    if (used := lm.config._attn_implementation) != NAMES[name]:
+        others = [one for one, theirs in NAMES.items() if theirs == used]
+        take = f"Set attention = '{others[0]}'" if others else "Take another language model"
+        raise RecipeError(
+            [f"[lm]: {type(lm).__name__} has no attention = '{name}'; transformers would use '{used}'. {take}"]
+        )
 
 
 def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditionalGeneration":
@@ -179,7 +201,7 @@ def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditiona
     The caller's random numbers are left alone: planning a recipe must not change what is trained after.
 
     Raises:
-        RecipeError: if the language model's configuration is not to be had.
+        RecipeError: if the language model's configuration is not to be had, or it lacks the recipe's attention.
     """
     from transformers import AutoModelForCausalLM
 
@@ -198,6 +220,7 @@ def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditiona
     with torch.random.fork_rng(devices=[]):
         with torch.device("meta"):
             lm = AutoModelForCausalLM.from_config(text_config)
+            use_attention(lm, recipe.lm.attention)
             own, _ = build_encoders(config, registries)
         return PolyvexForConditionalGeneration(config, lm=lm, encoders=own, registries=registries)
 

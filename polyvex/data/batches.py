@@ -42,7 +42,7 @@ class ExampleDataset(TorchDataset[Example]):
         prompts: PromptEncoder,
         *,
         images: bool,
-        context: int,
+        context: int | None,
         count: CountTokens = len,
     ):
         self.samples = samples
@@ -58,7 +58,7 @@ class ExampleDataset(TorchDataset[Example]):
         sample = self.samples[index]
         pictures = sample.images if self.images else ()
         ids, labels = self.prompts.example(sample.question, sample.answer, images=self.count(pictures))
-        if len(ids) > self.context:
+        if self.context is not None and len(ids) > self.context:
             raise DataError(
                 f"sample {sample.id} has {len(ids)} tokens, the language model's context holds {self.context}. "
                 f"Leave it out, use fewer visual tokens, or a model with a longer context"

@@ -205,6 +205,11 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
         result.answer_loss, result.aux = answer, aux
         result.loss = answer + sum((weights.get(name, 0.0) * share * value for name, value in aux.items()), 0.0)
 
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that the language model's context holds; None if it names no longest one."""
+        return getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
+
     def may_train(self, parameter: str) -> bool:
         """Whether a stage may train the parameter of this name: not of frozen encoders, nor under their adapters."""
         part, _, rest = parameter.partition(".")

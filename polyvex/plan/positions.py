@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polyvex.hooks.manager import Registries
 from polyvex.layouts import ImageLayouts
-from polyvex.plan.tokens import image_positions
+from polyvex.plan.tokens import image_positions, used_up
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import Recipe
 from polyvex.tokens import TEXT, VisualLayout
@@ -102,7 +102,7 @@ def _names(recipe: Recipe, layouts: ImageLayouts) -> dict[int, str]:
 
 
 def _share(name: str, ids: Tensor) -> Share:
-    return Share(name=name, tokens=len(ids), positions=len(ids.unique()), first=float(ids.min()), last=float(ids.max()))
+    return Share(name=name, tokens=len(ids), positions=used_up(ids), first=float(ids.min()), last=float(ids.max()))
 
 
 def _panel(title: str, layout: VisualLayout, ids: Tensor) -> Panel:

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jaxtyping import Real
+from torch import Tensor
+
 from polyvex.encoders.base import VisionEncoder
 from polyvex.encoders.tiling import Size
 from polyvex.encoders.views import EncoderViews
@@ -15,6 +18,9 @@ from polyvex.recipe.check import recipe_layouts
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import Recipe
 from polyvex.tokens import Grid, VisualLayout
+
+SLACK = 1e-4
+"""What float32 may lack of a whole position after many steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +47,7 @@ class EncoderBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class VisualBudget:
-    """What one image takes: of each encoder in order, and in all (tokens after fusion, distinct position ids).
+    """What one image takes: of each encoder in order, and in all (tokens after fusion, positions till the next text).
 
     Where that depends on the image, ``size`` is the height and width that the figures are of; it is None otherwise.
     """
@@ -59,7 +65,7 @@ def budgets(recipe: Recipe, registries: Registries, *, dim: int, sizes: Sequence
         sizes: height and width of the images that may come, where tokens depend on them: the costliest counts. Without
             any, the costliest of the shapes that fill a grid of tiles.
     """
-    layouts, size, (ids, _) = image_positions(recipe, registries, dim=dim, sizes=sizes)
+    layouts, size, (ids, takes) = image_positions(recipe, registries, dim=dim, sizes=sizes)
     layout = layouts.of(size)
     rows = []
     for index, (table, name) in enumerate(zip(recipe.encoders, encoder_names(recipe), strict=True)):
@@ -69,12 +75,17 @@ def budgets(recipe: Recipe, registries: Registries, *, dim: int, sizes: Sequence
             replace(
                 _encoder_budget(registries.encoders[table.use], table, name, size or (1, 1)),
                 tokens_out=int(own.sum()) if run else None,
-                positions=len(ids[own].unique()) if run else None,
+                positions=used_up(ids[own]) if run else None,
             )
         )
         if run is not None and run.tile.grid is not None:
             rows[-1] = replace(rows[-1], grid=_grids(layout, index))
-    return VisualBudget(encoders=rows, tokens=layout.tokens, positions=len(ids.unique()), size=size)
+    return VisualBudget(encoders=rows, tokens=layout.tokens, positions=takes, size=size)
+
+
+def used_up(ids: Real[Tensor, " tokens"]) -> int:
+    """Positions that some tokens use up: how many there are, or with fractions how many whole ones they lie on."""
+    return len((ids + SLACK).floor().unique())
 
 
 def _separate(layouts: ImageLayouts, recipe: Recipe) -> bool:

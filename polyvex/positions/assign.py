@@ -93,20 +93,27 @@ class PositionAssigner(nn.Module):
 
     def _place(self, layout: VisualLayout) -> Placed:
         parts, indices, free = [], [], 0.0
-        for run, index in _stretches(layout):
+        stretches = list(_stretches(layout))
+        for run, index in stretches:
             if run == TEXT:
                 free = math.ceil(_steady(free))
                 parts.append(torch.arange(len(index)) + int(free))
                 free += len(index)
             else:
                 scheme = self.of_run(run)
-                found = scheme.within(layout.pick(index), image=layout)
-                start = free if scheme.options.base == "sequential" else 0.0
+                sequential = scheme.options.base == "sequential"
+                together = self._served(scheme, stretches) if sequential else index
+                found = scheme.within(layout.pick(index), image=layout.pick(together))
+                start = free if sequential else 0.0
                 parts.append(_moved(found.offsets, _steady(start)))
                 free = max(free, start + found.extent)
             indices.append(index)
         ids = torch.cat(parts)  # of whole and broken numbers, torch makes broken ones
         return ids[torch.cat(indices).argsort()], max(1, math.ceil(_steady(free)))
+
+    def _served(self, scheme: PositionScheme, stretches: list[tuple[int, Tensor]]) -> Int[Tensor, " tokens"]:
+        """The places of all tokens that a scheme gives positions to."""
+        return torch.cat([index for run, index in stretches if run != TEXT and self.of_run(run) is scheme])
 
     def embed(
         self, values: Float[Tensor, "*images tokens dim"], layout: VisualLayout

@@ -69,7 +69,8 @@ class PositionScheme(nn.Module, ABC, Generic[OptionsT]):
 
         Args:
             run: the layout of the run's tokens, in the order in which the language model reads them.
-            image: the layout of the whole image, for schemes that share something out among its runs.
+            image: the layout of all tokens that the scheme gives positions to one after the other, for schemes that
+                share something out: of all its runs in the image, or with ``base = "common"`` of this one.
         """
 
     def embed(

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from polyvex.positions.base import PositionOptions, PositionScheme, RunPositions
-from polyvex.tokens import TEXT, VisualLayout
+from polyvex.tokens import VisualLayout
 
 Step = Annotated[float, Field(gt=0, le=1)]
 
@@ -64,7 +64,12 @@ class RandomStride(PositionScheme[RandomStrideOptions]):
 class InterpolateOptions(PositionOptions):
     """Options of the ``interpolate`` scheme."""
 
-    positions: int = Field(default=64, ge=1, description="Positions that an image's visual tokens take up together.")
+    positions: int = Field(
+        default=64,
+        ge=1,
+        description="Positions that an image's visual tokens take up together, or each run's with base = common. Fewer "
+        "tokens take no more positions than they are.",
+    )
 
 
 class Interpolate(PositionScheme[InterpolateOptions]):
@@ -74,10 +79,12 @@ class Interpolate(PositionScheme[InterpolateOptions]):
     summary = "a budget of positions per image, shared out evenly among its tokens"
 
     def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
-        """Counted by the budget over the image's tokens; never by more than one."""
-        step = self.options.positions / int((image.run != TEXT).sum())
-        return _stepped(run.tokens, min(step, 1.0))
+        """Counted by the budget over the tokens that share it; never by more than one."""
+        return _stepped(run.tokens, min(self.options.positions / image.tokens, 1.0))
 
 
 def _stepped(tokens: int, step: float) -> RunPositions:
+    """Whole numbers if the step is one, so that any language model can take them."""
+    if step == 1:
+        return RunPositions(offsets=torch.arange(tokens), extent=tokens)
     return RunPositions(offsets=torch.arange(tokens, dtype=torch.float32) * step, extent=tokens * step)

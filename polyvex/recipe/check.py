@@ -35,7 +35,7 @@ def find_problems(recipe: Recipe, registries: Registries) -> list[str]:
         problems += _fusion(recipe, registries)
     problems += _names(recipe)
     if recipe.lm.attention == "flash":
-        problems.append(f"[lm]: attention = 'flash' is refused: {FLASH}. Take sdpa, eager or flex")
+        problems.append(f"[lm]: attention = 'flash' is refused: {FLASH}. Take auto, sdpa, eager or flex")
     problems += _experts(recipe, registries)
     problems += _tuning(recipe)
     for index, stage in enumerate(recipe.stages):

@@ -77,8 +77,10 @@ class FusionKeys(Options):
 class LMKeys(Options):
     """Keys that ``[lm]`` has beside those of its language model."""
 
-    attention: Literal["sdpa", "eager", "flex", "flash"] = Field(
-        default="sdpa", description="Attention implementation. flash is refused: it misreads positions that repeat."
+    attention: Literal["auto", "sdpa", "eager", "flex", "flash"] = Field(
+        default="auto",
+        description="Attention implementation; auto is sdpa where the language model has it, else eager. flash is "
+        "refused: it misreads positions that repeat.",
     )
 
 

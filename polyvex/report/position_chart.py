@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from polyvex.plan.positions import Panel, PositionMap, spread
+from polyvex.plan.tokens import SLACK
 
 FORMATS = (".png", ".svg")
 ACROSS = 4
@@ -38,7 +39,7 @@ def _draw(axes: Axes, panel: Panel, *, low: float, high: float):
     used = panel.places[~np.isnan(panel.places)]
     ends = ", and the ends of rows" if panel.ends else ""
     what = f"{rows}x{cols - panel.ends} places{ends}" if panel.grid else f"{len(used)} tokens without a grid"
-    axes.set_title(f"{panel.title}\n{what}, {len(np.unique(used))} positions", fontsize=9)
+    axes.set_title(f"{panel.title}\n{what}, {len(np.unique(np.floor(used + SLACK)))} positions", fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])
     if rows * cols <= 100:

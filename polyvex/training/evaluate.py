@@ -74,7 +74,7 @@ def evaluate_run(
     split = split or recipe.data.test_split
     samples = list(read_split(recipe, registries, split))
     samples = samples[:limit] if limit else samples
-    context = getattr(assistant.model.lm.config.get_text_config(), "max_position_embeddings", None)
+    context = assistant.model.context_length
     room = recipe.evaluation.max_new_tokens
     count = TokenCounter(layouts=assistant.processor.layouts)
     check_lengths(samples, assistant.processor.prompts, context=context, answer=room, count=count)

@@ -15,7 +15,7 @@ def batches(
 
     Labels tell a fusion that chooses encoders by the question where it ends.
     """
-    context = model.lm.config.max_position_embeddings
+    context = model.context_length
     dataset = ExampleDataset(samples, processor.prompts, images=True, context=context, count=reader.count)
     collate = Collator(pad=processor.tokenizer.pad_token_id, read_images=reader)
     for start in range(0, len(samples), batch_size):

@@ -14,6 +14,7 @@ from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.rundir import RunDirectory, StageDirectory, store_whole, write_whole
+from polyvex.training.abilities import proven
 from polyvex.training.evaluate import describe, evaluate_split
 from polyvex.training.parts import check_hashes, freeze_all_but, hashes, not_finite, selected
 from polyvex.training.rehearse import own_experts, rehearse
@@ -145,7 +146,7 @@ def _trainer(
     model: PolyvexForConditionalGeneration,
     trained: dict[str, list[str]],
 ) -> StageTrainer:
-    context = model.lm.config.max_position_embeddings
+    context = model.context_length
     tokenizer, reader = session.processor.tokenizer, session.reader
     trainer = StageTrainer(
         model=model,
@@ -182,10 +183,12 @@ def _model_before(session: Session, index: int) -> PolyvexForConditionalGenerati
         if own_experts(model.lm) and session.recipe.loss.load_balance:
             session.say("the language model's own experts train WITHOUT a load-balancing loss")
         _check_first_weights(session, model)
+        if problems := proven(session.recipe, model.lm):
+            raise RecipeError(problems, source=session.recipe.name)
         return model
     earlier = session.run.stage(index - 1, session.recipe.stages[index - 1])
     stored = PolyvexForConditionalGeneration.from_pretrained(earlier.model, registries=session.registries)
-    use_attention(stored.lm, session.recipe)
+    use_attention(stored.lm, session.recipe.lm.attention)
     return stored
 
 

@@ -28,7 +28,7 @@ def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
         )
     router = recipe.moe.router
     kind = session.registries.routers[router.use]
-    probe = to_device(_probe(session, context=model.lm.config.max_position_embeddings), model.device)
+    probe = to_device(_probe(session, context=model.context_length), model.device)
     model.eval()
     dense = model(**probe).logits
     with torch.random.fork_rng(devices=[]):

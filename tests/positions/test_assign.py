@@ -76,7 +76,8 @@ def test_what_rounding_leaves_of_steps_takes_no_position() -> None:
 @pytest.mark.parametrize(("name", "base"), BASES)
 def test_whole_positions_are_whole_numbers_and_others_float32(name: str, base: str) -> None:
     fraction = name in ("stride", "random_stride", "interpolate")
-    positions = assign(name, f"t{IMAGE}tt", base=base)
+    budget = {"positions": 2} if name == "interpolate" else {}
+    positions = assign(name, f"t{IMAGE}tt", base=base, **budget)
     assert positions.ids.dtype == (torch.float32 if fraction else torch.int64)
     assert positions.next_id.dtype == torch.int64
 
@@ -218,3 +219,28 @@ def test_whole_counts_stay_exact_far_into_a_sequence() -> None:
     ids = assign("stride", row, step=1 / 256).ids[0]
     assert ids[9000:9010].tolist() == [9000 + n / 256 for n in range(10)]
     assert ids[-1] == 9001
+
+
+def test_a_step_of_one_gives_whole_numbers() -> None:
+    for name, options in (("stride", {"step": 1.0}), ("interpolate", {"positions": 99})):
+        assert assign(name, f"t{IMAGE}t", **options).ids.dtype == torch.int64
+
+
+def test_a_budget_is_kept_by_the_runs_that_share_it() -> None:
+    layout = VisualLayout.of([TokenShape(tokens=8, dim=4), TokenShape(tokens=4, dim=4)])
+    row = "x" * 12 + "t"
+    together = assign("interpolate", row, layout=layout, positions=3)
+    assert together.ids[0, -1] == 3
+    assert together.ids[0, :12].tolist() == [number / 4 for number in range(12)]
+    # Side by side each run has the whole budget.
+    apart = assign("interpolate", row, layout=layout, positions=2, base="common")
+    assert apart.ids[0, -1] == 2
+    assert apart.ids[0, :12].tolist() == [number / 4 for number in range(8)] + [number / 2 for number in range(4)]
+
+
+def test_a_budget_of_one_encoders_own_is_its_own() -> None:
+    layout = VisualLayout.of([TokenShape(tokens=8, dim=4), TokenShape(tokens=4, dim=4)])
+    own = make("interpolate", layout, positions=2)
+    ids, takes = PositionAssigner(make("sequential", layout), {0: own}).of_image(layout)
+    assert ids.tolist() == [number / 4 for number in range(8)] + [2, 3, 4, 5]
+    assert takes == 6

@@ -86,13 +86,13 @@ def test_positions_with_a_fraction_are_refused_where_they_are_looked_up(
 def test_a_common_base_that_would_be_ignored_is_refused(pretrained: Make, registries: Registries) -> None:
     recipe = pretrained("bloom", "positions.use=sequential", "positions.base=common")
     (problem,) = make_plan(recipe, registries).problems
-    assert "takes no position ids" in problem
+    assert "makes nothing of position ids" in problem
     assert make_plan(pretrained("bloom", "positions.use=sequential"), registries).problems == []
 
 
 def test_a_scheme_that_the_language_model_would_ignore_is_refused(pretrained: Make, registries: Registries) -> None:
     (problem,) = make_plan(pretrained("bloom"), registries).problems
-    assert "takes no position ids, so 'share_row' would have no effect" in problem
+    assert "makes nothing of position ids, so 'share_row' would have no effect" in problem
     assert make_plan(pretrained("bloom", "positions.use=sequential"), registries).problems == []
 
 
