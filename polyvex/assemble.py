@@ -90,7 +90,8 @@ def make_processor(recipe: Recipe, registries: Registries, texts: Iterable[str])
     component = registries.language_models[recipe.lm.use](recipe.lm)
     tokenizer = component.tokenizer(texts)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
-    separator = tokenizer.encode(recipe.fusion.separator_text, add_special_tokens=False)
+    # Nothing is special in this text: <image> would be taken for a visual token.
+    separator = tokenizer.encode(recipe.fusion.separator_text, add_special_tokens=False, split_special_tokens=True)
     width = component.config().get_text_config().hidden_size
     layouts = recipe_layouts(recipe, registries, width, separator_ids=separator)
     return PolyvexProcessor(

@@ -69,8 +69,15 @@ def bring_to(
         except ValueError:
             return None
 
-    most = max(wanted, sum(shape.tokens for shape in inputs))
-    value = _nearest_by_halving(size, wanted) if what == "parameters" else _nearest_of_all(size, wanted, most)
+    first = [size(value) for value in (1, 2, 3)]
+    if None not in first and len(set(first)) == 1:
+        raise ValueError(
+            f"{name} changes no {what} with these options, so match = '{what}' cannot be. Set sizes by hand"
+        )
+    if what == "parameters" or _grows(first):
+        value = _nearest_by_halving(size, wanted)
+    else:
+        value = _nearest(size, range(1, sum(shape.tokens for shape in inputs) + 1), wanted)
     got = None if value is None else size(value)
     if value is None or got is None:
         changed = _changed(options, name, 1)
@@ -105,9 +112,9 @@ def _nearest_by_halving(size: Callable[[int], int | None], wanted: int) -> int |
     return _nearest(size, (low, high), wanted)
 
 
-def _nearest_of_all(size: Callable[[int], int | None], wanted: int, most: int) -> int | None:
-    """The value that comes nearest, where only some values can be, such as divisors of a width."""
-    return _nearest(size, range(1, most + 1), wanted)
+def _grows(first: Sequence[int | None]) -> bool:
+    """Whether any value can be, and more is more; not so where only divisors of a width can be."""
+    return all(one is not None for one in first) and first == sorted(first, key=lambda one: one or 0)
 
 
 def _nearest(size: Callable[[int], int | None], values: Sequence[int], wanted: int) -> int | None:

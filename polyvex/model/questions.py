@@ -18,14 +18,15 @@ def questions(
         asked: false where text is no question, such as the answer and padding.
 
     Returns:
-        One row for each image of the batch, in order; zero where nothing is asked.
+        One row for each image of the batch, in order, in float32; zero where nothing is asked.
     """
     counts = asked & layout.valid & (layout.place == TEXT)
     length = text.shape[1]
     document = layout.document.clamp(min=0) + torch.arange(len(text), device=text.device)[:, None] * length
-    sums = text.new_zeros(len(text) * length, text.shape[2])
-    sums.index_add_(0, document[counts], text[counts])
-    many = text.new_zeros(len(text) * length).index_add_(0, document[counts], text.new_ones(int(counts.sum())))
+    # In float32: bfloat16 cannot count beyond 256.
+    sums = torch.zeros(len(text) * length, text.shape[2], device=text.device)
+    sums.index_add_(0, document[counts], text[counts].float())
+    many = torch.bincount(document[counts], minlength=len(text) * length)
     first = layout.place == 0
     owner = document[first][layout.number[first].argsort()]
     return sums[owner] / many[owner].clamp(min=1)[:, None]

@@ -96,7 +96,8 @@ class SeesImages:
         """How much each encoder counts for each tile; None where the fusion takes all of them."""
         if question is None or not self.fusion.routes:
             return None
-        weights = self.fusion.choose(question).weights
+        own = next(self.fusion.parameters())
+        weights = self.fusion.choose(question.to(own.device, own.dtype)).weights
         sizes = sizes_of(image_sizes) or [(1, 1)] * len(weights)
         first = self.encoder_names[0]  # all encoders have the same tiles where a fusion merges them
         counts = torch.tensor([self.views_of[first].tiles(size) for size in sizes], device=weights.device)
@@ -114,11 +115,19 @@ class SeesImages:
         shape = self._input_shapes[self.encoder_names.index(name)]
         zeros = torch.zeros(len(chosen), shape.tokens, shape.dim, device=chosen.device)
         if not chosen.any():
-            return VisualTokens.on_grid(zeros, shape.grid)
+            return VisualTokens.on_grid(zeros + self._idle(name), shape.grid)
         index = chosen.nonzero()[:, 0]
         some = self._encode(name, map_inputs(pixels, lambda values: values[index.to(values.device)]))
         values = zeros.to(some.values.device, some.values.dtype)
         return replace(some, values=values.index_copy(0, index.to(values.device), some.values))
+
+    def _idle(self, name: str) -> Tensor | float:
+        """Zero, through what an encoder learns: one that nobody chose gets gradients too (of zero).
+
+        Otherwise processes that train together would wait for each other.
+        """
+        learned = [one for one in self.encoders[name].parameters() if one.requires_grad]
+        return 0.0 * torch.stack([one.sum() for one in learned]).sum() if self.training and learned else 0.0
 
     def _reduced(self, name: str, part: VisualTokens) -> VisualTokens:
         """An encoder's tokens, or what its reducer leaves of them."""

@@ -94,6 +94,7 @@ class PositionAssigner(nn.Module):
     def _place(self, layout: VisualLayout) -> Placed:
         parts, indices, free = [], [], 0.0
         stretches = list(_stretches(layout))
+        within = {scheme: scheme.of_image() for scheme in self.schemes}
         for run, index in stretches:
             if run == TEXT:
                 free = math.ceil(_steady(free))
@@ -103,7 +104,7 @@ class PositionAssigner(nn.Module):
                 scheme = self.of_run(run)
                 sequential = scheme.options.base == "sequential"
                 together = self._served(scheme, stretches) if sequential else index
-                found = scheme.within(layout.pick(index), image=layout.pick(together))
+                found = within[scheme](layout.pick(index), image=layout.pick(together))
                 start = free if sequential else 0.0
                 parts.append(_moved(found.offsets, _steady(start)))
                 free = max(free, start + found.extent)

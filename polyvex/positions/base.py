@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal
+from typing import Any, ClassVar, Generic, Literal, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Real
@@ -41,6 +41,14 @@ class RunPositions:
     extent: float
 
 
+class Within(Protocol):
+    """:meth:`PositionScheme.within`, for the runs of one image."""
+
+    def __call__(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        """Positions of one run's tokens."""
+        ...
+
+
 class PositionScheme(nn.Module, ABC, Generic[OptionsT]):
     """Base of all position schemes. Subclasses are final.
 
@@ -72,6 +80,10 @@ class PositionScheme(nn.Module, ABC, Generic[OptionsT]):
             image: the layout of all tokens that the scheme gives positions to one after the other, for schemes that
                 share something out: of all its runs in the image, or with ``base = "common"`` of this one.
         """
+
+    def of_image(self) -> Within:
+        """:meth:`within` for the runs of one image; what is random for each image is drawn here, once."""
+        return self.within
 
     def embed(
         self, values: Float[Tensor, "*images tokens dim"], layout: VisualLayout

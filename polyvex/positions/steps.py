@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from polyvex.positions.base import PositionOptions, PositionScheme, RunPositions
+from polyvex.positions.base import PositionOptions, PositionScheme, RunPositions, Within
 from polyvex.tokens import VisualLayout
 
 Step = Annotated[float, Field(gt=0, le=1)]
@@ -54,11 +54,15 @@ class RandomStride(PositionScheme[RandomStrideOptions]):
         """In training."""
         return self.training
 
-    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
-        """Counted by steps."""
+    def of_image(self) -> Within:
+        """Draw the step that all runs of an image go by."""
         options = self.options
         step = options.steps[int(torch.randint(len(options.steps), ()))] if self.training else options.step
-        return _stepped(run.tokens, step)
+        return lambda run, *, image: _stepped(run.tokens, step)
+
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        """Counted by steps, of an image that has but this run."""
+        return self.of_image()(run, image=image)
 
 
 class InterpolateOptions(PositionOptions):

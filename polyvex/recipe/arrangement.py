@@ -53,10 +53,12 @@ def _positions(recipe: Recipe, registries: Registries, layouts: ImageLayouts) ->
                 f"{where}: base = 'common' has no effect, since all visual tokens are one run. Take another scheme, or "
                 f"base = 'sequential'"
             )
-        grids = [layouts.runs[index].tile.grid for index in served]
-        if registries.position_schemes[table.use].needs_grid and not any(grids):
+        bare = [index for index in served if layouts.runs[index].tile.grid is None]
+        if registries.position_schemes[table.use].needs_grid and bare:
+            whose = f" of {', '.join(names[index] for index in bare)}" if runs == len(names) else ""
+            own = "" if len(bare) == len(served) else ", or positions of their own for those"
             problems.append(
-                f"{where}: '{table.use}' goes by rows, but the fusion '{recipe.fusion.use}' leaves no grid. Take "
-                f"share_all, or a scheme that counts tokens"
+                f"{where}: '{table.use}' goes by rows, but the tokens{whose} have no grid behind the fusion "
+                f"'{recipe.fusion.use}'. Take share_all, or a scheme that counts tokens{own}"
             )
     return problems

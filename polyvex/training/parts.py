@@ -115,12 +115,21 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
         yield name, buffer, False
 
 
-def check_hashes(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]], *, stage: str) -> None:
+def check_hashes(
+    before: dict[str, dict[str, str]], after: dict[str, dict[str, str]], *, stage: str, may_idle: bool = False
+) -> list[str]:
     """Compare the hashes of before and after a stage.
+
+    Args:
+        may_idle: encoders learn only from questions that choose them, and perhaps none did.
+
+    Returns:
+        Sentences about encoders that did not learn although they were to.
 
     Raises:
         TrainingError: if something frozen changed, or something that should train did not.
     """
+    idle = []
     for part, kinds in before.items():
         for kind, digest in kinds.items():
             same = after.get(part, {}).get(kind) == digest
@@ -128,7 +137,10 @@ def check_hashes(before: dict[str, dict[str, str]], after: dict[str, dict[str, s
                 raise TrainingError(
                     f"stage {stage}: frozen weights of '{part}' changed while it trained. A plugin may write to them"
                 )
-            if kind == "trained" and same:
+            if kind == "trained" and same and may_idle and part.startswith("encoders"):
+                idle.append(f"stage {stage}: '{part}' learned NOTHING, for no question chose it")
+            elif kind == "trained" and same:
                 raise TrainingError(
                     f"stage {stage}: '{part}' was to train, but its weights are as before. Is lr too small?"
                 )
+    return idle

@@ -122,7 +122,8 @@ def _run_stage(
     if stop.stopped and trainer.state.global_step < stage.steps:
         raise Stopped(f"stopped at step {trainer.state.global_step} of stage {stage.name}; a checkpoint is saved")
     after = hashes(model, trained)
-    check_hashes(before, after, stage=stage.name)
+    for line in check_hashes(before, after, stage=stage.name, may_idle=model.fusion.routes):
+        session.say(line)
     model.save_pretrained(folder.model)
     folder.finish(
         {

@@ -149,3 +149,33 @@ def test_the_gate_learns_from_answers(routed: Built) -> None:
     model(**batch, labels=labels).loss.backward()
     gradients = [parameter.grad for name, parameter in model.fusion.named_parameters() if name.startswith("gate")]
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_long_questions_are_averaged_right_in_half_precision() -> None:
+    # bfloat16 itself cannot count beyond 256.
+    count = 1500
+    marks, valid = places("xx" + "a" * count)
+    text = torch.cat([torch.zeros(2, 1), torch.full((count, 1), 0.5)])[None].expand(1, -1, 2)
+    found = questions(text.bfloat16(), lay_out(marks, valid, LAYOUT), valid)
+    assert found.dtype == torch.float32
+    assert found.tolist() == [[0.5, 0.5]]
+
+
+def test_the_language_model_may_be_in_half_precision(make_built: Make) -> None:
+    built = make_built(*ROUTED)
+    built.model.lm.bfloat16()
+    batch = built.processor.question("what color?", [Image.new("RGB", (32, 32))])
+    with torch.no_grad():
+        assert torch.isfinite(built.model(**batch).logits).all()
+
+
+def test_an_encoder_that_nobody_chose_gets_gradients_of_zero(make_built: Make) -> None:
+    built = make_built(*ROUTED)
+    model = built.model.train()
+    encoder = torch.nn.Linear(2, 2)
+    model.encoders["patchify"].register_module("learned", encoder)
+    value = model._idle("patchify")
+    value.backward()
+    assert all(not one.grad.any() for one in encoder.parameters())
+    model.eval()
+    assert model._idle("patchify") == 0.0

@@ -115,6 +115,16 @@ def test_random_steps_are_drawn_in_training_and_fixed_after() -> None:
     assert not scheme.varies
 
 
+def test_all_runs_of_an_image_go_by_the_step_that_is_drawn_for_it() -> None:
+    layout = VisualLayout.of([TokenShape(tokens=3, dim=4), TokenShape(tokens=3, dim=4)])
+    scheme = RandomStride(RandomStrideOptions(base="common"), layout=layout, dim=4)
+    assigner = PositionAssigner(scheme).train()
+    torch.manual_seed(0)
+    drawn = [assigner.of_image(layout)[0] for _ in range(40)]
+    assert all(torch.equal(ids[:3], ids[3:]) for ids in drawn)
+    assert len({float(ids[1]) for ids in drawn}) > 4
+
+
 def test_a_budget_is_shared_out_by_tokens() -> None:
     # 10 tokens and 5 positions: half a position each, so 3 for encoder 0 and 1 for each other.
     assert [within("interpolate", run, positions=5)[1] for run in range(3)] == [3, 1, 1]

@@ -79,7 +79,7 @@ GRID = {"use": "color-grid", "image_size": 32, "rows": 2, "cols": 4}
         (["fusion.separator_text='|'"], "separator_text has no effect without separator = 'text'"),
         (
             ["fusion.use=one_token"],
-            "'share_row' goes by rows, but the fusion 'one_token' leaves no grid",
+            "'share_row' goes by rows, but the tokens have no grid behind the fusion 'one_token'",
         ),
         (
             ["fusion.use=one_token", "positions.use=share_all", "positions.base=common"],

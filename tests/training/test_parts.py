@@ -211,3 +211,14 @@ def test_what_should_change_and_did_is_fine(model: nn.Module) -> None:
     with torch.no_grad():
         model.lm.model.layers[0].mlp.router.weight[0] += 1
     check_hashes(before, hashes(model), stage="experts")
+
+
+def test_encoders_that_no_question_chose_are_told_and_stop_nothing() -> None:
+    same = {"encoders.sam": {"trained": "one"}, "lm": {"trained": "two"}}
+    moved = {"encoders.sam": {"trained": "one"}, "lm": {"trained": "three"}}
+    with pytest.raises(TrainingError, match=r"'encoders\.sam' was to train"):
+        check_hashes(same, moved, stage="tune")
+    told = check_hashes(same, moved, stage="tune", may_idle=True)
+    assert told == ["stage tune: 'encoders.sam' learned NOTHING, for no question chose it"]
+    with pytest.raises(TrainingError, match="'lm' was to train"):
+        check_hashes(moved, moved, stage="tune", may_idle=True)
