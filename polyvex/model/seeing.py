@@ -39,6 +39,7 @@ class SeesImages:
     views_of: dict[str, EncoderViews]
     layouts: ImageLayouts
     positions: PositionAssigner
+    training: bool
     _input_shapes: list[TokenShape]
 
     @property

@@ -44,7 +44,7 @@ def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
         )
 
 
-def _probe(session: Session, *, context: int) -> dict[str, Any]:
+def _probe(session: Session, *, context: int | None) -> dict[str, Any]:
     samples = session.data.train[:4]
     processor = session.processor
     reader = session.reader

@@ -99,3 +99,28 @@ def test_a_fusion_without_such_an_option_is_told() -> None:
 
     with pytest.raises(ValueError, match=r"no option of this fusion changes its tokens"):
         bring_to(Plain, Plain.Options(), "tokens", 16, inputs=INPUTS, dim=DIM)
+
+
+def test_an_option_that_changes_nothing_is_refused() -> None:
+    options = small("soft_moe", output="tokens")
+    with pytest.raises(ValueError, match="slots changes no tokens with these options"):
+        bring_to(FUSIONS["soft_moe"], options, "tokens", 80, inputs=INPUTS, dim=DIM)
+
+
+def test_large_numbers_are_found_without_trying_all() -> None:
+    asked = []
+
+    class Counting(FUSIONS["qformer"]):  # type: ignore[misc, name-defined]
+        @classmethod
+        def describe(cls, options: Any, **others: Any) -> Any:
+            asked.append(options.queries)
+            return super().describe(options, **others)
+
+    options, match = bring_to(Counting, small("qformer"), "tokens", 2_000_000, inputs=INPUTS, dim=DIM)
+    assert (options.queries, match.got) == (1_000_000, 2_000_000)
+    assert len(asked) < 200
+
+
+def test_widths_beyond_four_thousand_are_found() -> None:
+    _, match, _ = brought("mlp", "parameters", 98 * 9_000 + 32)
+    assert match.value == 9_000

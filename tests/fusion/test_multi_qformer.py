@@ -67,3 +67,7 @@ def test_the_number_of_tokens_does_not_depend_on_the_encoders() -> None:
 def test_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="heads = 5 does not divide hidden = 16"):
         fuse(MAP, heads=5)
+
+
+def test_braves_number_of_queries() -> None:
+    assert MultiQFormerFusion.Options().queries == 160

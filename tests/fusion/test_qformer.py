@@ -235,3 +235,16 @@ def test_a_model_that_is_built_starts_from_them(
     built = build(recipe, registries=registries, texts=["red or blue?"])
     assert len(built.weights["[fusion]"].loaded) > 50
     assert torch.equal(built.model.fusion.query_tokens[0], checkpoint()["query_tokens"])
+
+
+def test_each_encoder_may_have_queries_of_its_own() -> None:
+    fusion = fuse(OTHER, OTHER, share_queries=False)
+    fusion.ins[1].load_state_dict(fusion.ins[0].state_dict())
+    fusion.outs[1].load_state_dict(fusion.outs[0].state_dict())
+    tokens = VisualTokens.on_grid(torch.randn(1, 5, 7), None)
+    own = fusion([tokens, tokens]).values
+    assert not torch.allclose(own[:, :4], own[:, 4:])
+    with torch.no_grad():
+        fusion.query_tokens[1].copy_(fusion.query_tokens[0])
+    same = fusion([tokens, tokens]).values
+    assert torch.allclose(same[:, :4], same[:, 4:], atol=1e-6)

@@ -75,3 +75,11 @@ def test_an_encoder_without_a_grid_is_refused_even_where_one_is_named() -> None:
 def test_what_is_no_grid_is_refused(grid: Any) -> None:
     with pytest.raises(ValidationError):
         GridOptions(grid=grid)
+
+
+def test_bicubic_goes_beyond_its_places_as_torchs_does() -> None:
+    step = torch.tensor([[[0.0], [0.0], [1.0], [1.0]]])
+    wider = resample(step, Grid(rows=1, cols=4), Grid(rows=1, cols=8), "bicubic").flatten()
+    assert wider.max() > 1.01
+    expected = torch.nn.functional.interpolate(step.mT[..., None, :], size=(1, 8), mode="bicubic").flatten()
+    assert torch.equal(wider, expected)

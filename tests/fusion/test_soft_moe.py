@@ -125,3 +125,22 @@ def test_tokens_keep_their_grids_and_slots_have_none() -> None:
     as_tokens = fuse([MAP, LOOSE], dim=8, output="tokens").shapes
     assert as_tokens == [TokenShape(tokens=6, dim=8, grid=MAP.grid), TokenShape(tokens=4, dim=8)]
     assert fuse([MAP, LOOSE], dim=8, networks=3, slots=5).shapes == [TokenShape(tokens=15, dim=8)]
+
+
+def test_each_network_works_on_its_own_slots() -> None:
+    # Two slots for each of two networks; network 0 gives tens, network 1 hundreds, so slots 0 and 1 are tens.
+    fusion = fuse([POINT, POINT], networks=2, slots=2)
+    for index, network in enumerate(fusion.networks):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+            network[2].bias.fill_(10.0 ** (index + 1))
+    values = fusion([VisualTokens.on_grid(torch.randn(1, 1, 2), POINT.grid) for _ in range(2)]).values
+    assert values[0, :, 0].tolist() == [10, 10, 100, 100]
+    # And a slot keeps its place on the way: networks that change nothing give back the mixtures, slot by slot.
+    same = fuse([MAP, LOOSE], dim=2, networks=2, slots=3)
+    same.networks = nn.ModuleList(nn.Identity() for _ in range(2))
+    parts = random_parts([MAP, LOOSE])
+    mixed = torch.cat([layer(part.values) for layer, part in zip(same.project, parts, strict=True)], dim=1)
+    expected = same._logits(mixed).softmax(dim=1).mT @ mixed
+    assert torch.allclose(same(parts).values, expected, atol=1e-6)

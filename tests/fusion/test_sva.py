@@ -103,3 +103,9 @@ def test_each_place_has_a_query_of_its_own() -> None:
 def test_what_does_not_fit_is_refused_with_a_way_out(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fuse([LARGE, FLAT], **{"grid": 2, **options})
+
+
+def test_maps_are_brought_to_the_windows_by_the_method_that_is_asked_for() -> None:
+    parts = random_parts([FLAT])
+    near, smooth = (fuse([FLAT], grid=[4, 4], resample=method)(parts).values for method in ("nearest", "bilinear"))
+    assert not torch.allclose(near, smooth, atol=1e-4)

@@ -17,7 +17,7 @@ from polyvex.model.merge import MergeViews
 from polyvex.tokens import TEXT, Grid, TokenShape
 
 PINPOINTS = [[96, 48], [48, 96], [96, 96], [48, 144], [144, 48]]
-SIZES = [(30, 40), (48, 48), (200, 60), (60, 200), (30, 110)]
+SIZES = [(30, 40), (48, 48), (200, 60), (60, 200), (30, 110), (96, 96), (90, 70)]
 DIM = 5
 GRID = Grid(rows=6, cols=6)
 
@@ -176,3 +176,35 @@ def test_a_size_that_is_needed_is_asked_for(registries: Registries) -> None:
     with pytest.raises(ContractError, match="depend on the image's size"):
         layouts_of(registries, Tiling()).of()
     assert layouts_of(registries, Tiling(grids=[[2, 2]], fit="squash")).of().tokens == 36 + 12 * 13
+
+
+def test_four_tiles_make_a_square(registries: Registries) -> None:
+    layouts = layouts_of(registries, Tiling(grids=[[2, 2]], base=False, newline=False))
+    places = layouts.runs[0].tile.grid.coords().float()  # type: ignore[union-attr]
+    corners = torch.tensor([[0.0, 0.0], [0.0, 6.0], [6.0, 0.0], [6.0, 6.0]])  # row by row
+    merged = MergeViews(layouts, dim=2)([torch.stack([places + corner for corner in corners])], [(96, 96)])
+    assert torch.equal(merged, layouts.of((96, 96)).coords.float())
+    assert merged.tolist() == [[row, col] for row in range(12) for col in range(12)]
+
+
+def test_rows_of_a_single_tile_end_too(registries: Registries) -> None:
+    """As in LLaVA: what counts is whether a view is cut into tiles, be it into one."""
+    layouts = layouts_of(registries, Tiling(grids=[[1, 1]]))
+    assert layouts.of((48, 48)).tokens == 36 + 36 + 6
+
+
+def test_the_widest_image_has_the_columns_of_the_widest_grid(registries: Registries) -> None:
+    widest = layouts_of(registries, Tiling(grids=[[1, 3], [4, 1]])).widest()
+    assert [int(widest.coords[widest.view == view, 1].max()) + 1 for view in (0, 1)] == [6, 18]
+    alone = layouts_of(registries, Tiling(grids=[[1, 3]], base=False)).widest()
+    assert alone.view.unique().tolist() == [0]
+    assert int(alone.coords[:, 1].max()) + 1 == 18
+
+
+def test_separators_start_apart(registries: Registries) -> None:
+    tile = TokenShape(tokens=36, dim=DIM, grid=GRID)
+    runs = [RunViews(source=index, tile=tile, views=views(registries, None)) for index in range(3)]
+    merge = MergeViews(ImageLayouts(runs, Arrangement(separator=1)), dim=DIM, learned=True)
+    assert merge.separators is not None
+    assert merge.separators[0].any()
+    assert not torch.equal(merge.separators[0], merge.separators[1])

@@ -43,3 +43,23 @@ def test_each_row_is_answered_by_its_own_images(options: dict[str, Any], built: 
             generate(built, processor(images=one, text=text), **options) for one, text in zip(own, texts, strict=True)
         ]
     assert torch.equal(together, torch.cat(alone))
+
+
+def test_column_vectors_reach_each_tokens_own_place(make_built: Callable[..., Built]) -> None:
+    changes = ("encoders.0.tiling={}", "lm.max_positions=1024", "positions.use=share_row_col", "fusion.shared=false")
+    built = make_built(*changes)
+    batch = built.processor.question("what?", pictures()[:1])
+    model, sizes = built.model, batch["image_sizes"]
+    plain = model.positions.scheme.columns.detach().clone()
+    with torch.no_grad():
+        model.positions.scheme.columns.zero_()
+        without = model.see(batch["pixel_values"], None, sizes).values
+        model.positions.scheme.columns.copy_(plain)
+        added = model.see(batch["pixel_values"], None, sizes).values - without
+    layout, first = model.layouts.of(tuple(sizes[0].tolist())), model.positions.scheme.first
+    assert len(set(first)) == len(first) == 3  # whole image and tiles of the first encoder, the second one
+    for place in range(layout.tokens):
+        column = int(layout.coords[place, 1])
+        key = int(layout.source[place]), int(layout.view[place])
+        expected = plain[first[key] + column] if column >= 0 else torch.zeros_like(plain[0])
+        assert torch.allclose(added[place], expected, atol=1e-5)

@@ -118,3 +118,34 @@ def test_what_does_not_fit_is_refused_with_numbers_and_a_way_out(
 ) -> None:
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
         make(name, shape, **options)
+
+
+def test_attention_is_between_what_sets_tokens_apart() -> None:
+    """By hand: (x - mean) (x - mean)ᵀ / √width, a softmax over tokens, the mean over who attends."""
+    values = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0)) + 3.0
+    reducer = make("keep", TokenShape(tokens=6, dim=4), tokens=2, by="attention")
+    centred = values[0] - values[0].mean(dim=0)
+    expected = ((centred @ centred.T) / 2.0).softmax(dim=-1).mean(dim=0)
+    assert torch.allclose(reducer.scores(values)[0], expected, atol=1e-6)
+
+
+def test_the_scores_of_a_pool_are_divided_by_the_root_of_the_width() -> None:
+    wide = make("attention_pool", TokenShape(tokens=8, dim=4, grid=Grid(rows=2, cols=4)))
+    values = torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wide.query.copy_(torch.tensor([1.0, -2, 0.5, 3]))
+        wide.key.weight.copy_(torch.eye(4))
+    window = values[0, [0, 1, 4, 5]]
+    expected = (window @ wide.query / 2.0).softmax(dim=0) @ window
+    assert torch.allclose(wide(values)[0, 0], expected, atol=1e-6)
+
+
+def test_queries_of_a_perceiver_attend_to_each_other_as_well() -> None:
+    """Flamingo's: keys and values are tokens and queries."""
+    torch.manual_seed(0)
+    reducer = Perceiver(PerceiverOptions(queries=3, heads=1), shape=TokenShape(tokens=5, dim=8)).eval()
+    values = torch.randn(1, 5, 8)
+    before = reducer(values)
+    with torch.no_grad():
+        reducer.queries.view(-1, 8)[2].add_(5 * torch.randn(8))
+    assert not torch.allclose(reducer(values)[:, :2], before[:, :2], atol=1e-5)
