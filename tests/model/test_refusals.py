@@ -92,3 +92,33 @@ def test_learned_positions_do_not_count_padding(make_built: Make) -> None:
     alone = model.generate(**short, max_new_tokens=5, do_sample=False, eos_token_id=None)
     batch = model.generate(**both, max_new_tokens=5, do_sample=False, eos_token_id=None)
     assert alone[0, -5:].tolist() == batch[0, -5:].tolist()
+
+
+def test_packed_texts_are_refused_where_layers_look_back_only_so_far() -> None:
+    from types import SimpleNamespace
+
+    from polyvex.model.attention import packed_mask
+
+    config = SimpleNamespace(sliding_window=4, _attn_implementation="sdpa")
+    config.get_text_config = lambda: config
+    lm, documents = SimpleNamespace(config=config), torch.tensor([[0, 0, 0, 1, 1]])
+    with pytest.raises(ContractError, match="sliding window"):
+        packed_mask(lm, documents, documents >= 0, torch.float32)
+    packed_mask(lm, documents[:, :4], documents[:, :4] >= 0, torch.float32)  # nothing is out of sight
+
+
+@pytest.mark.parametrize("text", [" and now another view: ", "<image>", "</s>"])
+def test_the_text_between_runs_is_plain_text_of_any_length(text: str, make_built: Callable[..., Built]) -> None:
+    built = make_built("fusion.separator=text", f"fusion.separator_text='{text}'")
+    ids = built.model.config.separator_ids
+    tokenizer = built.processor.tokenizer
+    assert tokenizer.decode(ids) == text
+    assert not set(ids) & {built.processor.image_token_id, tokenizer.eos_token_id}
+    assert built.model.layout.tokens == 12 + len(ids)
+    batch = built.processor.question("why?", [Image.new("RGB", (32, 32))])
+    assert int((batch["input_ids"] == built.processor.image_token_id).sum()) == 12 + len(ids)
+    with torch.no_grad():
+        visual = built.model.see(batch["pixel_values"], None)
+        assert torch.isfinite(built.model(**batch).logits).all()
+    between = (built.model.layout.source < 0).nonzero()[:, 0]
+    assert torch.equal(visual.values[between], built.model.lm.get_input_embeddings().weight[ids])

@@ -179,3 +179,83 @@ def test_an_encoder_that_nobody_chose_gets_gradients_of_zero(make_built: Make) -
     assert all(not one.grad.any() for one in encoder.parameters())
     model.eval()
     assert model._idle("patchify") == 0.0
+
+
+def asked_of(built: Built) -> list[Tensor]:
+    """Every question that the gate is asked from now on."""
+    seen: list[Tensor] = []
+    plain = built.model.fusion.choose
+    built.model.fusion.choose = lambda question: seen.append(question) or plain(question)  # type: ignore[method-assign]
+    return seen
+
+
+def test_texts_that_are_packed_into_a_row_ask_their_own_questions_of_the_model(routed: Built) -> None:
+    prompts = [routed.processor.question(text, PICTURES[:1]) for text in ("why?", "where is the red one?")]
+    ids = [one["input_ids"][0] for one in prompts]
+    tokens = {"patchify": torch.randn(2, 4, 8), "color-grid": torch.randn(2, 8, 6)}
+    seen = asked_of(routed)
+    documents = torch.cat([torch.full((len(one),), number) for number, one in enumerate(ids)])[None]
+    routed.model(input_ids=torch.cat(ids)[None], documents=documents, encoder_tokens=tokens)
+    for row in range(2):
+        routed.model(input_ids=ids[row][None], encoder_tokens={name: one[row][None] for name, one in tokens.items()})
+    assert torch.allclose(seen[0], torch.cat(seen[1:]), atol=1e-6)
+    assert not torch.allclose(seen[1], seen[2], atol=1e-2)
+
+
+def test_what_was_answered_is_never_asked(routed: Built) -> None:
+    batch = routed.processor.question("why?", PICTURES[:1])
+    seen = asked_of(routed)
+    routed.model.generate(**batch, max_new_tokens=4, do_sample=False, eos_token_id=-1, use_cache=False)
+    assert len(seen) == 4
+    assert all(torch.equal(one, seen[0]) for one in seen)
+
+
+def test_an_encoder_of_little_weight_runs_too(routed: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    from polyvex.fusion.base import Choice
+
+    routed.model.fusion.choose = lambda question: Choice(weights=torch.tensor([[0.9, 0.1]]))  # type: ignore[method-assign]
+    seen = watch(routed, monkeypatch)
+    routed.model(**routed.processor.question("why?", PICTURES[:1]))
+    assert seen == [("patchify", 1), ("color-grid", 1)]
+
+
+def test_questions_do_not_train_the_embeddings(routed: Built) -> None:
+    model = routed.model.train()
+    model.requires_grad_(True)
+    seen = asked_of(routed)
+    model(**routed.processor.question("why?", PICTURES[:1]))
+    assert not seen[0].requires_grad
+
+
+def test_every_tile_of_an_image_is_weighed_by_its_own_question(make_built: Make) -> None:
+    tiling = "{grids=[[1, 2], [2, 2]], newline=false}"
+    tiled = [f"encoders.{index}.tiling={tiling}" for index in range(2)]
+    built = make_built("fusion.use=routed", "fusion.grid=[2, 2]", "fusion.k=1", *tiled, "lm.max_positions=512")
+    pictures = [Image.new("RGB", size, (40, 80, 120)) for size in ((64, 32), (64, 64))]  # three and five tiles
+    chosen: list[Tensor] = []
+    plain = built.model.fusion.forward
+
+    def spy(parts: Any, choice: Any) -> Any:
+        chosen.append(choice.weights)
+        return plain(parts, choice)
+
+    built.model.fusion.forward = spy  # type: ignore[method-assign]
+    prefer(built, 0, 1)
+    built.model(**built.processor(pictures, [built.processor.prompt("why?")] * 2))
+    assert chosen[0].argmax(dim=1).tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+
+
+def test_the_divisor_of_several_kept_encoders_has_its_gradient() -> None:
+    from polyvex.fusion.routed import RoutedFusion, RoutedOptions
+
+    torch.manual_seed(0)
+    shapes = [TokenShape(tokens=4, dim=3, grid=Grid(rows=2, cols=2))] * 3
+    fusion = RoutedFusion(RoutedOptions(k=2), inputs=shapes, dim=5)
+    question = torch.randn(1, 5)
+    weights = fusion.choose(question).weights
+    kept = weights[0].nonzero()[:, 0]
+    logits = fusion.gate(question)[0, kept]
+    # Over two kept ones the weights are a softmax of their logits, so their sum has no gradient.
+    assert torch.allclose(weights[0, kept], logits.softmax(dim=0), atol=1e-6)
+    gradient = torch.autograd.grad(weights.sum(), fusion.gate[1].weight)[0]
+    assert gradient.abs().max() < 1e-6

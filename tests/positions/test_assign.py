@@ -1,5 +1,6 @@
 """Runs within images, images among text, texts in a row: position ids counted by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -244,3 +245,34 @@ def test_a_budget_of_one_encoders_own_is_its_own() -> None:
     ids, takes = PositionAssigner(make("sequential", layout), {0: own}).of_image(layout)
     assert ids.tolist() == [number / 4 for number in range(8)] + [2, 3, 4, 5]
     assert takes == 6
+
+
+def test_float32_is_kept_to_the_end() -> None:
+    # bfloat16 has eight bits: behind 300 text tokens a sixteenth of a position would be lost.
+    layout = VisualLayout.of([TokenShape(tokens=4, dim=4)])
+    found = assign("stride", "t" * 300 + "xxxx", layout=layout, step=0.0625).ids[0, 300:]
+    assert found.tolist() == [300, 300.0625, 300.125, 300.1875]
+
+
+def test_a_whole_position_is_not_missed_by_a_rounding_error() -> None:
+    # Runs of 1 and 2 at steps of 0.1: 0.1 + 0.2 is a little more than 0.3 in floats, and ten of them more than 1.
+    sizes = [TokenShape(tokens=count, dim=4) for count in (1, 2, 1, 2, 1, 2, 1)]
+    layout = VisualLayout.of(sizes)
+    positions = assign("stride", "x" * 10 + "tt", layout=layout, step=0.1)
+    assert positions.ids[0, -2:].tolist() == [1, 2]
+    assert positions.next_id.tolist() == [3]
+
+
+def test_separators_take_nothing_of_a_budget() -> None:
+    run = TokenShape(tokens=4, dim=4)
+    layouts = [VisualLayout.of([run]), VisualLayout.separator(3), VisualLayout.of([run])]
+    second = replace(layouts[2], run=layouts[2].run + 1, source=layouts[2].source + 1)
+    layout = VisualLayout.joined([layouts[0], layouts[1], second])
+    ids, takes = assigner("interpolate", layout, positions=2).of_image(layout)
+    assert ids.tolist() == [0, 0.25, 0.5, 0.75, 1, 2, 3, 4, 4.25, 4.5, 4.75]
+    assert takes == 5
+
+
+def test_an_image_takes_a_position_at_least() -> None:
+    layout = VisualLayout.of([TokenShape(tokens=1, dim=4)])
+    assert assign("stride", "xt", layout=layout, step=0.001).ids.tolist() == [[0, 1]]

@@ -174,3 +174,19 @@ def test_column_vectors_learn() -> None:
 
 def test_column_vectors_are_saved() -> None:
     assert list(make("share_row_col").state_dict()) == ["columns"]
+
+
+def test_views_of_an_encoder_have_column_vectors_of_their_own() -> None:
+    parts = [VisualLayout.on(Grid(rows=1, cols=cols).coords(), source=0, view=view) for view, cols in enumerate((2, 3))]
+    layout = VisualLayout.joined(parts)
+    scheme = ShareRowCol(ShareRowCol.Options(), layout=layout, dim=1)
+    with torch.no_grad():
+        scheme.columns.copy_(torch.arange(1.0, 6.0)[:, None])
+    assert scheme.embed(torch.zeros(5, 1), layout).flatten().tolist() == [1, 2, 3, 4, 5]
+
+
+def test_the_next_view_begins_a_new_row_though_it_has_the_same_number() -> None:
+    parts = [VisualLayout.on(Grid(rows=1, cols=2).coords(), source=0, view=view) for view in range(2)]
+    layout = VisualLayout.joined(parts)
+    scheme = ShareRowCol(ShareRowCol.Options(), layout=layout, dim=1)
+    assert scheme.within(layout, image=layout).offsets.tolist() == [0, 0, 1, 1]
