@@ -223,7 +223,7 @@ def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditiona
             lm = AutoModelForCausalLM.from_config(text_config)
             use_attention(lm, recipe.lm.attention)
             own, _ = build_encoders(config, registries)
-        return PolyvexForConditionalGeneration(config, lm=lm, encoders=own, registries=registries)
+        return PolyvexForConditionalGeneration(config, lm=lm, encoders=own, registries=registries, connector="meta")
 
 
 def build(

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from polyvex.encoders.base import VisionEncoder
 from polyvex.encoders.tuning import LoRA, adapt
 from polyvex.encoders.views import EncoderViews
@@ -44,8 +46,13 @@ class Components:
     router: tuple[type[Router], RouterOptions]
 
 
-def read_components(config: PolyvexConfig, registries: Registries, *, dim: int) -> Components:
+def read_components(
+    config: PolyvexConfig, registries: Registries, *, dim: int, device: torch.device | str = "cpu"
+) -> Components:
     """Check the tables of ``config`` and build what they name, for a language model of width ``dim``.
+
+    Args:
+        device: where fusion and reducers are made; ``meta`` if they are only to be counted.
 
     Raises:
         PluginError: if a plugin that the model needs is not installed.
@@ -59,7 +66,13 @@ def read_components(config: PolyvexConfig, registries: Registries, *, dim: int) 
     learned = fusion_options.separator == "learned"
     separator = 1 if learned else len(config.separator_ids or [])
     layouts = image_layouts(kinds, (fusion_kind, fusion_options), shapes=shapes, dim=dim, separator=separator)
-    fusion = fusion_kind(fusion_options, inputs=shapes, dim=dim)
+    with torch.device(device):
+        fusion = fusion_kind(fusion_options, inputs=shapes, dim=dim)
+        reducers = {
+            table.name: registries.reducers[table.reduce.use](table.reduce, shape=shape)
+            for (_, table), shape in zip(kinds, emitted, strict=True)
+            if table.reduce is not None
+        }
     scheme = read_table(registries.position_schemes, config.positions or {})
     own = {index: table.positions for index, (_, table) in enumerate(kinds) if table.positions is not None}
     positions = build_assigner(registries.position_schemes, scheme, own, layout=layouts.widest(), dim=dim)
@@ -67,11 +80,7 @@ def read_components(config: PolyvexConfig, registries: Registries, *, dim: int) 
     return Components(
         tables={table.name: table for _, table in kinds},
         shapes=emitted,
-        reducers={
-            table.name: registries.reducers[table.reduce.use](table.reduce, shape=shape)
-            for (_, table), shape in zip(kinds, emitted, strict=True)
-            if table.reduce is not None
-        },
+        reducers=reducers,
         views={table.name: EncoderViews(kind=kind, options=table, tiling=table.tiling) for kind, table in kinds},
         layouts=layouts,
         merge=MergeViews(layouts, dim=dim, learned=learned),

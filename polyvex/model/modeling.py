@@ -42,6 +42,7 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
         lm: a language model that is loaded already; without it a fresh one is made from ``config.text_config``.
         encoders: encoders by name that are loaded already; without them fresh ones are built.
         registries: what the tables of ``config`` may name; the installed plugins if not given.
+        connector: where fusion and reducers are made; ``meta`` for a model that is only counted.
     """
 
     config_class = PolyvexConfig
@@ -61,6 +62,7 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
         lm: PreTrainedModel | None = None,
         encoders: Mapping[str, VisionEncoder] | None = None,
         registries: Registries | None = None,
+        connector: torch.device | str = "cpu",
     ):
         super().__init__(config)
         registries = registries or load_registries()
@@ -71,7 +73,7 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
         # The components are small next to the language model and may keep buffers or plain tensors that a meta
         # device would lose, so they are made for real even where transformers asks for empty ones.
         with torch.device("cpu"):
-            components = read_components(config, registries, dim=self.lm.config.hidden_size)
+            components = read_components(config, registries, dim=self.lm.config.hidden_size, device=connector)
             own = build_encoders(config, registries)[0] if encoders is None else encoders
             self.encoders = nn.ModuleDict(own)
             self.reducers = nn.ModuleDict(components.reducers)

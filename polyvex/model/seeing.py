@@ -43,6 +43,11 @@ class SeesImages:
     _input_shapes: list[TokenShape]
 
     @property
+    def input_shapes(self) -> list[TokenShape]:
+        """What each encoder emits for one tile, in order."""
+        return self._input_shapes
+
+    @property
     def layout(self) -> VisualLayout:
         """Where the visual tokens of an image come from, if all images are laid out alike."""
         return self.layouts.of()

@@ -1,11 +1,17 @@
 """Parameters, memory and arithmetic of one stage, counted on a model without memory."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from polyvex.moe.layer import MoEFeedForward
 from polyvex.moe.upcycle import moe_layers
 from polyvex.recipe.schema import Stage
+from polyvex.tokens import VisualTokens
 
 FLOAT32 = 4
 
@@ -32,26 +38,29 @@ class StageCost:
     flops: int
 
 
-def stage_cost(model: Any, stage: Stage, *, length: int, seeing: int = 0) -> StageCost:
+def stage_cost(
+    model: Any, stage: Stage, *, length: int, seeing: int = 0, joining: "Joining | None" = None
+) -> StageCost:
     """The cost of ``stage`` for sequences of ``length`` tokens, with its parameters marked as trained already.
 
     Args:
         seeing: arithmetic of encoding a sample's images, by encoders whose tokens are not cached.
+        joining: what reducers and fusion make of a sample's images; None in a stage without them.
     """
-    total = sum(parameter.numel() for parameter in model.parameters())
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    idle = sum(_idle(layer) for _, layer in moe_layers(model))
-    encoders = list(model.encoders.parameters())
-    seen = sum(parameter.numel() for parameter in encoders)
-    active = total - idle
-    reading = active - seen
-    passes = 3 if any(parameter.requires_grad for parameter in encoders) else 1
+    total, trainable = count(model), count(model, trained=True)
+    active = total - sum(_idle(layer) for _, layer in moe_layers(model))
     micro_batch = stage.batch_size // stage.accumulate
     memory = FLOAT32 * (total + 3 * trainable) + _activations(model, micro_batch * length)
-    tokens = stage.steps * stage.batch_size * length
-    share = (trainable - sum(one.numel() for one in encoders if one.requires_grad)) / (total - seen)
-    flops = int(tokens * (2 * reading * (2 + share) + 3 * _attention(model, length)))
-    flops += stage.steps * stage.batch_size * passes * seeing
+    samples = stage.steps * stage.batch_size
+    share = count(model.lm, trained=True) / count(model.lm)
+    reading = active - total + count(model.lm)
+    flops = int(samples * length * (2 * reading * (2 + share) + 3 * _attention(model, length)))
+    encoding = count(model.encoders, trained=True) > 0
+    flops += samples * (3 if encoding else 1) * seeing
+    if joining is not None:
+        learns = encoding or count(model.fusion, trained=True) > 0
+        flops += samples * (3 if learns else 1) * joining.flops
+        memory += micro_batch * joining.kept if learns else 0
     return StageCost(
         name=stage.name,
         steps=stage.steps,
@@ -61,6 +70,64 @@ def stage_cost(model: Any, stage: Stage, *, length: int, seeing: int = 0) -> Sta
         memory_bytes=memory,
         flops=flops,
     )
+
+
+def count(module: nn.Module, *, trained: bool = False) -> int:
+    """Numbers in a module's parameters, or in those that train."""
+    return sum(one.numel() for one in module.parameters() if one.requires_grad or not trained)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joining:
+    """What reducers and fusion cost for one image: FLOPs of a forward, and bytes kept for the backward pass."""
+
+    flops: int
+    kept: int
+
+
+def joining_cost(model: Any, tiles: Sequence[int]) -> Joining:
+    """Let tokens without memory go through reducers and fusion, and count what that takes.
+
+    Args:
+        model: on ``meta``, its connector too.
+        tiles: how many pictures each encoder sees of an image.
+    """
+    flops = kept = 0
+    for index, (name, shape) in enumerate(zip(model.encoder_names, model.input_shapes, strict=True)):
+        if name in model.reducers:
+            found = _measured(model.reducers[name], torch.empty(1, shape.tokens, shape.dim, device="meta"))
+            flops, kept = flops + tiles[index] * found.flops, kept + tiles[index] * found.kept
+    shapes = [
+        model.reducers[name].shape if name in model.reducers else shape
+        for name, shape in zip(model.encoder_names, model.input_shapes, strict=True)
+    ]
+    values = [torch.empty(1, shape.tokens, shape.dim, device="meta") for shape in shapes]
+    if model.fusion.separate:
+        found = [_measured(model.fusion.fuse_one, index, one) for index, one in enumerate(values)]
+        flops += sum(one.flops * times for one, times in zip(found, tiles, strict=True))
+        kept += sum(one.kept * times for one, times in zip(found, tiles, strict=True))
+    else:
+        parts = [VisualTokens.on_grid(one, shape.grid) for one, shape in zip(values, shapes, strict=True)]
+        whole = _measured(model.fusion, parts)
+        flops, kept = flops + tiles[0] * whole.flops, kept + tiles[0] * whole.kept
+    return Joining(flops=flops, kept=kept)
+
+
+def _measured(run: Callable[..., Any], *inputs: Any) -> Joining:
+    """FLOPs of matrix products, and bytes that autograd keeps beside the parameters."""
+    held: dict[int, Tensor] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        whole = value._base if value._is_view() and value._base is not None else value
+        if not isinstance(whole, nn.Parameter):
+            held[id(whole)] = whole
+        return value
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value)
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter, hooks:
+        run(*inputs)
+    kept = sum(one.numel() * one.element_size() for one in held.values())
+    return Joining(flops=int(counter.get_total_flops()), kept=kept)
 
 
 def _idle(layer: MoEFeedForward) -> int:

@@ -19,7 +19,7 @@ from polyvex.encoders.views import EncoderViews
 from polyvex.errors import DataError, PolyvexError, RecipeError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
-from polyvex.plan.cost import StageCost, stage_cost
+from polyvex.plan.cost import Joining, StageCost, joining_cost, stage_cost
 from polyvex.plan.text import plan_text
 from polyvex.plan.tokens import EncoderBudget, budgets
 from polyvex.recipe.check import CHARACTERS_PER_TOKEN, recipe_layouts
@@ -97,7 +97,9 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     visual = data.images_per_sample * budget.tokens
     seeing = data.images_per_sample * sum(one.flops or 0 for one in _learning(recipe, budget.encoders))
     lengths = (visual, data.text)
-    stages = _stages(recipe, registries, model, lengths, seeing, problems, notes) if model is not None else []
+    joining = _joining(model, budget.encoders, data.images_per_sample, notes) if model is not None else None
+    costs = (seeing, joining)
+    stages = _stages(recipe, registries, model, lengths, costs, problems, notes) if model is not None else []
     notes += _tuning_notes(recipe, budget.encoders)
     size, cached = _cache(recipe, registries, budget.encoders, data, cache)
     return Plan(
@@ -142,11 +144,15 @@ def _stages(
     registries: Registries,
     model: PolyvexForConditionalGeneration,
     tokens: tuple[int, int],
-    seeing: int,
+    images: tuple[int, Joining | None],
     problems: list[str],
     notes: list[str],
 ) -> list[StageCost]:
-    """The cost of each stage, for samples of so many visual and text ``tokens``, and FLOPs of ``seeing`` them."""
+    """The cost of each stage, for samples of so many visual and text ``tokens``.
+
+    ``images`` is what those of a sample cost: FLOPs of seeing them, and what joining them takes.
+    """
+    seeing, joining = images
     costs: list[StageCost] = []
     if own_experts(model.lm) and recipe.loss.load_balance:
         notes.append(
@@ -156,13 +162,28 @@ def _stages(
 
     def cost(stage: Stage, model: PolyvexForConditionalGeneration) -> None:
         length = tokens[1] + (tokens[0] if stage.images else 0)
-        cost = stage_cost(model, stage, length=length, seeing=seeing if stage.images else 0)
+        joined = joining if stage.images else None
+        cost = stage_cost(model, stage, length=length, seeing=seeing if stage.images else 0, joining=joined)
         costs.append(cost)
 
     problems += rehearse(recipe, registries, model, visit=cost)
     if upcycling := next((stage for stage in recipe.stages if stage.upcycle), None):
         notes += [f"stage {upcycling.name}: {note}" for note in _router_notes(recipe, registries)]
     return costs
+
+
+def _joining(
+    model: PolyvexForConditionalGeneration, encoders: list[EncoderBudget], images: int, notes: list[str]
+) -> Joining | None:
+    """What it costs to reduce and fuse a sample's images; a note instead if that cannot be tried without memory."""
+    tiles = [one.tokens_in // shape.tokens for one, shape in zip(encoders, model.input_shapes, strict=True)]
+    try:
+        one = joining_cost(model, tiles)
+    except Exception as error:  # a plugin's forward may read values, and there are none here
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        notes.append(f"what reducers and fusion cost is NOT counted, for they cannot run without memory: {why}")
+        return None
+    return Joining(flops=images * one.flops, kept=images * one.kept)
 
 
 def _router_notes(recipe: Recipe, registries: Registries) -> list[str]:

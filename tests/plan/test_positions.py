@@ -44,7 +44,7 @@ def test_without_a_size_the_costliest_counts(tiny_recipe: Make, registries: Regi
 
 
 def test_tokens_without_a_grid_come_in_lines(tiny_recipe: Make, registries: Registries) -> None:
-    recipe = tiny_recipe("encoders.0.reduce={use='perceiver', queries=40, heads=2}")
+    recipe = tiny_recipe("encoders.0.reduce={use='perceiver', queries=40, heads=2}", "positions.use=share_all")
     panel = position_map(recipe, registries).panels[0]
     assert not panel.grid
     assert panel.places.shape == (2, 32)

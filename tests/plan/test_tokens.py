@@ -91,7 +91,7 @@ class Merged(Fusion):
         return [TokenShape(tokens=inputs[0].tokens, dim=dim, grid=inputs[0].grid)]
 
     def forward(self, parts: Sequence[VisualTokens]) -> VisualTokens:
-        raise AssertionError("a plan fuses nothing")
+        raise ValueError("this one reads values")
 
 
 class MergedPlugin:
@@ -110,3 +110,5 @@ def test_tokens_of_a_fusion_that_merges_encoders_are_counted(tiny_tables: Callab
     plan = make_plan(recipe, registries)
     assert plan.visual_tokens == 4
     assert "merged" in str(plan)
+    (note,) = [note for note in plan.notes if "NOT counted" in note]
+    assert note.endswith("for they cannot run without memory: ValueError: this one reads values")
