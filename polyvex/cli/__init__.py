@@ -10,6 +10,9 @@ INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
 
+NO_MEMORY = "failed: this machine has not enough memory for it. polyvex plan tells what a recipe needs"
+
+
 def main() -> None:
     """Run the command line and leave with its exit code: 0 done, 1 failed, 2 wrong input."""
     sys.exit(run(sys.argv[1:]))
@@ -42,9 +45,16 @@ def run(arguments: list[str]) -> int:
         if isinstance(error, OSError) and error.filename is not None:  # a path that somebody gave
             print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
             return WRONG_INPUT
-        print(f"failed: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
+        print(_failure(error), file=sys.stderr)
         return FAILED
     return _interrupted() if code == INTERRUPTED else code
+
+
+def _failure(error: Exception) -> str:
+    """What to say of an error that is nobody's mistake, or of too little memory in torch's many words for it."""
+    if isinstance(error, MemoryError) or any(words in str(error) for words in ("not enough memory", "out of memory")):
+        return NO_MEMORY
+    return f"failed: {type(error).__name__}: {error}\n(--debug shows where)"
 
 
 def _interrupted() -> int:

@@ -49,6 +49,8 @@ def show(
     registries = installed()
     checked = read_recipe(recipe, overrides=changes or (), registries=registries)
     found = position_map(checked, registries, size=_size(size))
+    if size and found.size is None:
+        typer.echo(f"--size {size} makes no difference: all images have the same visual tokens here", err=True)
     for path in picture or ():
         from polyvex.report.position_chart import draw_positions
 

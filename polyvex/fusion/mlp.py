@@ -58,6 +58,10 @@ class MLPFusion(Fusion[MLPFusionOptions]):
     def describe(cls, options: MLPFusionOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
         """Each run is ``m`` times shorter; its grid keeps its rows and has ``m`` times fewer columns."""
         check_hidden(options)
+        if options.depth == 1 and not options.shared:
+            raise ValueError(
+                "shared = false has no effect with depth = 1, which has no second layer. Raise depth, or take it out"
+            )
         return [
             _join(shape, m, index, dim)
             for index, (shape, m) in enumerate(zip(inputs, _patches(options, len(inputs)), strict=True))

@@ -22,7 +22,7 @@ from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.plan.cost import Joining, StageCost, joining_cost, stage_cost
 from polyvex.plan.text import plan_text
 from polyvex.plan.tokens import EncoderBudget, budgets
-from polyvex.recipe.check import CHARACTERS_PER_TOKEN, recipe_layouts
+from polyvex.recipe.check import CHARACTERS_PER_TOKEN, about, recipe_layouts
 from polyvex.recipe.matching import sized_fusion
 from polyvex.recipe.prompt import template_of
 from polyvex.recipe.samples import read_split
@@ -41,13 +41,14 @@ class Plan:
     ``visual_tokens`` and ``visual_positions`` are of one image: if they depend on it, of one of ``visual_size`` (height
     and width), the costliest that there is. ``images_per_sample`` is the largest number that a sample has,
     ``text_tokens`` an estimate for the longest question and answer. ``fusion_parameters`` is None where the language
-    model is not known.
+    model is not known, ``fusion_grids`` are those of the runs that come out of it for a tile.
     """
 
     recipe: str
     encoders: list[EncoderBudget]
     fusion: str
     fusion_parameters: int | None
+    fusion_grids: list[str]
     visual_tokens: int
     visual_positions: int
     visual_size: tuple[int, int] | None
@@ -100,13 +101,14 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     joining = _joining(model, budget.encoders, data.images_per_sample, notes) if model is not None else None
     costs = (seeing, joining)
     stages = _stages(recipe, registries, model, lengths, costs, problems, notes) if model is not None else []
-    notes += _tuning_notes(recipe, budget.encoders)
+    notes += _tuning_notes(recipe, budget.encoders) + _arrangement_notes(recipe, registries)
     size, cached = _cache(recipe, registries, budget.encoders, data, cache)
     return Plan(
         recipe=recipe.name,
         encoders=budget.encoders,
         fusion=recipe.fusion.use,
         fusion_parameters=_size(model.fusion) if model is not None else None,
+        fusion_grids=_fusion_grids(recipe, registries, width),
         visual_tokens=budget.tokens,
         visual_positions=budget.positions,
         visual_size=budget.size,
@@ -122,6 +124,11 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
         missing=missing,
         notes=notes,
     )
+
+
+def _fusion_grids(recipe: Recipe, registries: Registries, width: int) -> list[str]:
+    """The grid of each run that one tile becomes behind the fusion, ``none`` where there is none."""
+    return [str(run.tile.grid or "none") for run in recipe_layouts(recipe, registries, width).runs]
 
 
 def _size(module: nn.Module) -> int:
@@ -294,6 +301,24 @@ def _check_encoders(encoders: list[EncoderBudget], missing: list[str], notes: li
 def _learning(recipe: Recipe, encoders: list[EncoderBudget]) -> list[EncoderBudget]:
     """Encoders whose tokens are not cached."""
     return [one for table, one in zip(recipe.encoders, encoders, strict=True) if table.tune != "frozen"]
+
+
+def _arrangement_notes(recipe: Recipe, registries: Registries) -> list[str]:
+    notes = []
+    if recipe.fusion.separator == "text":
+        notes.append(
+            f"the text between encoders is counted as {len(about(recipe.fusion))} tokens by its length; its tokenizer "
+            f"may make more or fewer of it"
+        )
+    if registries.fusions[recipe.fusion.use].routes and getattr(recipe.fusion, "k", 0) >= len(recipe.encoders):
+        notes.append(
+            f"fusion {recipe.fusion.use}: k = {recipe.fusion.k} takes all {len(recipe.encoders)} encoders for every "
+            f"question, so none is ever left out"
+        )
+    for stage in recipe.stages if recipe.training.pack else []:
+        if stage.batch_size == stage.accumulate:
+            notes.append(f"stage {stage.name}: one sample at a time leaves nothing to pack")
+    return notes
 
 
 def _tuning_notes(recipe: Recipe, encoders: list[EncoderBudget]) -> list[str]:

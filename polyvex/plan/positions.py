@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -83,7 +84,7 @@ def position_map(recipe: Recipe, registries: Registries, *, size: Size | None = 
             panels.append(_panel(title, layout.pick(here), ids[here]))
     return PositionMap(
         recipe=recipe.name,
-        scheme=recipe.positions.use,
+        scheme=_schemes(recipe),
         size=size,
         tokens=layout.tokens,
         takes=takes,
@@ -91,6 +92,18 @@ def position_map(recipe: Recipe, registries: Registries, *, size: Size | None = 
         separators=[float(one) for one in ids[layout.run == TEXT]],
         panels=panels,
     )
+
+
+def _schemes(recipe: Recipe) -> str:
+    """The common scheme, and those that encoders have of their own; random ones as they answer."""
+    own = zip(encoder_names(recipe), recipe.encoders, strict=True)
+    tables = [("", recipe.positions), *((f"{name}: ", one.positions) for name, one in own if one.positions is not None)]
+    common = len(tables) <= len(recipe.encoders)
+    return ", ".join(f"{who}{_scheme(table)}" for who, table in (tables if common else tables[1:]))
+
+
+def _scheme(table: Any) -> str:
+    return f"{table.use} (its step for answers)" if table.use == "random_stride" else table.use
 
 
 def _names(recipe: Recipe, layouts: ImageLayouts) -> dict[int, str]:
@@ -127,15 +140,16 @@ def describe(found: PositionMap) -> str:
     for share in found.shares:
         lines.append(
             f"  {share.name.ljust(wide)}  {share.tokens:5} tokens  {share.positions:5} positions  "
-            f"{_number(share.first)} to {_number(share.last)}"
+            f"{number(share.first)} to {number(share.last)}"
         )
     if found.separators:
-        lines.append(f"  separators at {', '.join(map(_number, found.separators))}")
+        lines.append(f"  separators at {', '.join(map(number, found.separators))}")
     lines += ["", f"  together {found.tokens} tokens; text behind the image goes on {found.takes} positions further"]
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A position in as few signs as say it, to three places."""
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
 

@@ -32,7 +32,7 @@ def plan_text(plan: "Plan") -> str:
     size = "? parameters" if plan.fusion_parameters is None else f"{_count(plan.fusion_parameters)} parameters"
     lines += [
         "",
-        f"fusion:  {plan.fusion}, {size}",
+        f"fusion:  {plan.fusion}, {size}; a tile becomes {_runs(plan.fusion_grids)}",
         f"context: {_visual(plan)} visual + about {plan.text_tokens} text tokens of {plan.context or '?'}; one "
         f"image takes {plan.visual_positions} positions",
         f"cache:   {_bytes(plan.cache_bytes)} for {plan.images:,} images, "
@@ -60,6 +60,11 @@ def _verdict(plan: "Plan") -> str:
 def _visual(plan: "Plan") -> str:
     many = plan.images_per_sample > 1
     return f"up to {plan.images_per_sample} images of {plan.visual_tokens}" if many else str(plan.visual_tokens)
+
+
+def _runs(grids: list[str]) -> str:
+    told = ", ".join(dict.fromkeys(f"grid {grid}" if grid != "none" else "tokens without a grid" for grid in grids))
+    return f"one run ({told})" if len(grids) == 1 else f"{len(grids)} runs ({told})"
 
 
 def _own(count: int | None) -> str:

@@ -21,8 +21,8 @@ class PositionAssigner(nn.Module):
     """Gives every token of a sequence its position id.
 
     Text goes on by one, and behind an image by what the image takes up, always on a whole position. Within an image
-    each run is placed as its scheme's ``base`` says; a token that separates runs takes a position of its own. Padding
-    on either side changes nothing, and each packed text starts at 0.
+    each run is placed as its scheme's ``base`` says; a token that separates runs takes the next free position, which
+    runs with a common base may reach, too. Padding on either side changes nothing, and each packed text starts at 0.
 
     Args:
         scheme: of all runs that have none of their own.

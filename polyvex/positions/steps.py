@@ -4,10 +4,10 @@ V2PE gives each visual token a step of 1/δ, chosen at random for each image in 
 behind the image goes on at the next whole position.
 """
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from polyvex.positions.base import PositionOptions, PositionScheme, RunPositions, Within
 from polyvex.tokens import VisualLayout
@@ -41,6 +41,14 @@ class RandomStrideOptions(PositionOptions):
         description="Steps that training draws from, for each image anew; V2PE's are 1, 1/2, 1/4 … 1/256.",
     )
     step: Step = Field(default=0.0625, description="The step when answering; any will do, drawn in training or not.")
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if len(set(self.steps)) == 1:
+            raise ValueError(
+                f"steps are all {self.steps[0]:g}, so nothing is random. Give different ones, or take stride"
+            )
+        return self
 
 
 class RandomStride(PositionScheme[RandomStrideOptions]):

@@ -23,11 +23,17 @@ def _separators(recipe: Recipe, layouts: ImageLayouts) -> list[str]:
             f"[fusion]: separator = '{fusion.separator}' has no effect, since all visual tokens are one run. Set it to "
             f"'none', or take a fusion that keeps encoders apart"
         )
-    if fusion.separator == "text" and not fusion.separator_text:
-        problems.append("[fusion]: separator is 'text', but separator_text is empty. Give the text")
-    if fusion.separator != "text" and fusion.separator_text:
-        problems.append("[fusion]: separator_text has no effect without separator = 'text'")
     return problems
+
+
+def separator_problems(recipe: Recipe) -> list[str]:
+    """What ``separator`` and its text say against each other, whatever the fusion."""
+    fusion = recipe.fusion
+    if fusion.separator == "text" and not fusion.separator_text:
+        return ["[fusion]: separator is 'text', but separator_text is empty. Give the text"]
+    if fusion.separator != "text" and fusion.separator_text:
+        return ["[fusion]: separator_text has no effect without separator = 'text'"]
+    return []
 
 
 def _positions(recipe: Recipe, registries: Registries, layouts: ImageLayouts) -> list[str]:
@@ -49,10 +55,8 @@ def _positions(recipe: Recipe, registries: Registries, layouts: ImageLayouts) ->
             problems.append(f"{where}: has no effect, since every encoder has positions of its own. Take one out")
             continue
         if table.base == "common" and runs == 1:
-            problems.append(
-                f"{where}: base = 'common' has no effect, since all visual tokens are one run. Take another scheme, or "
-                f"base = 'sequential'"
-            )
+            way = "Take sequential" if table.use == "share_encoder" else "Take base = 'sequential'"
+            problems.append(f"{where}: base = 'common' has no effect, since all visual tokens are one run. {way}")
         bare = [index for index in served if layouts.runs[index].tile.grid is None]
         if registries.position_schemes[table.use].needs_grid and bare:
             whose = f" of {', '.join(names[index] for index in bare)}" if runs == len(names) else ""

@@ -9,7 +9,7 @@ from polyvex.hooks.registry import unknown
 from polyvex.layouts import ImageLayouts, image_layouts, token_shapes
 from polyvex.moe.routers import Router
 from polyvex.moe.upcycle import chosen_layers
-from polyvex.recipe.arrangement import arrangement_problems
+from polyvex.recipe.arrangement import arrangement_problems, separator_problems
 from polyvex.recipe.matching import matching_problems, sized_fusion
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import PARTS, Recipe, Stage
@@ -32,7 +32,8 @@ def find_problems(recipe: Recipe, registries: Registries) -> list[str]:
     """Sentences about what cannot work, each with the numbers and a way out. Empty if all is well."""
     problems = _encoders(recipe, registries)
     if not problems:
-        problems += _fusion(recipe, registries)
+        problems += _reducers(recipe, registries) or _fusion(recipe, registries)
+    problems += separator_problems(recipe)
     problems += _names(recipe)
     if recipe.lm.attention == "flash":
         problems.append(f"[lm]: attention = 'flash' is refused: {FLASH}. Take auto, sdpa, eager or flex")
@@ -85,6 +86,18 @@ def _encoders(recipe: Recipe, registries: Registries) -> list[str]:
             registries.encoders[table.use].describe(table)
         except ValueError as error:
             problems.append(f"[[encoders]] #{index + 1} ({table.use}): {error}")
+    return problems
+
+
+def _reducers(recipe: Recipe, registries: Registries) -> list[str]:
+    problems = []
+    for index, table in enumerate(recipe.encoders):
+        if table.reduce is not None:
+            shape = registries.encoders[table.use].describe(table).shape
+            try:
+                registries.reducers[table.reduce.use].describe(table.reduce, shape=shape)
+            except ValueError as error:
+                problems.append(f"[[encoders]] #{index + 1} ({table.use}).reduce: {error}")
     return problems
 
 

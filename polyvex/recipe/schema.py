@@ -5,7 +5,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from polyvex.moe.losses import Counted
 from polyvex.moe.upcycle import MoEOptions
@@ -44,6 +44,16 @@ class PromptTable(Options):
         description="Where images go: where {image} stands, before all text, between the template's first text and the "
         "question, or right after the question.",
     )
+
+    @model_validator(mode="after")
+    def _between_has_two_sides(self) -> Self:
+        first = self.template.replace("{image}", "").partition("{question}")[0]
+        if self.image_place == "between" and self.template != CHAT and not first.strip():
+            raise ValueError(
+                "image_place = 'between' stands between the template's first text and the question, but there is no "
+                "text before the question. Take 'before', or write some"
+            )
+        return self
 
     @field_validator("template")
     @classmethod

@@ -7,12 +7,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from polyvex.plan.positions import Panel, PositionMap, spread
+from polyvex.plan.positions import Panel, PositionMap, number, spread
 from polyvex.plan.tokens import SLACK
 
 FORMATS = (".png", ".svg")
 ACROSS = 4
 """Panels next to each other, at most."""
+
+PLACE = 240.0
+"""Size of a sign in points, times places along the longer side and signs side by side, that fills a panel."""
+
+LEAST = 4.0
+"""Points below which nobody can read a number, so none is written."""
 
 
 def draw_positions(found: PositionMap, path: Path) -> None:
@@ -43,10 +49,13 @@ def _draw(axes: Axes, panel: Panel, *, low: float, high: float):
     axes.set_xticks([])
     axes.set_yticks([])
     if rows * cols <= 100:
-        for (row, col), value in np.ndenumerate(panel.places):
-            if not np.isnan(value):
-                ink = "white" if value < (low + max(high, low + 1)) / 2 else "black"
-                axes.text(col, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=ink)
+        written = {
+            (row, col): number(value) for (row, col), value in np.ndenumerate(panel.places) if np.isfinite(value)
+        }
+        size = min(7.0, PLACE / max(rows, cols) / max(map(len, written.values())))
+        for (row, col), text in written.items() if size >= LEAST else ():
+            ink = "white" if panel.places[row, col] < (low + max(high, low + 1)) / 2 else "black"
+            axes.text(col, row, text, ha="center", va="center", fontsize=size, color=ink)
     if panel.ends:
         axes.axvline(cols - 1.5, color="white", linewidth=1)
     return image

@@ -350,3 +350,21 @@ def test_an_encoder_that_learns_costs_its_own_passes_alone(tiny_recipe: Make, re
 
     own = 2 * 4 * 8 * 3 * 16**2  # 4 patches through a linear map
     assert flops(tune="trainable") - flops() == pytest.approx(3 * 4 * 3 * own, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        (["fusion.separator=text", "fusion.separator_text=abcdef"], "counted as 2 tokens by its length"),
+        (
+            ["fusion={use='routed', grid=[2, 2]}"],
+            "fusion routed: k = 2 takes all 2 encoders for every question, so none is ever left out",
+        ),
+        (["training.pack=true", "stages.0.batch_size=1"], "stage align: one sample at a time leaves nothing to pack"),
+    ],
+)
+def test_what_has_less_effect_than_it_seems_is_noted(
+    changes: list[str], note: str, tiny_recipe: Make, registries: Registries
+) -> None:
+    assert any(note in one for one in make_plan(tiny_recipe(*changes), registries).notes)
+    assert not any(note in one for one in make_plan(tiny_recipe(), registries).notes)

@@ -93,7 +93,7 @@ GRID = {"use": "color-grid", "image_size": 32, "rows": 2, "cols": 4}
             ["encoders.0.positions={use='share_all'}", "encoders.1.positions={use='share_row'}"],
             "[positions]: has no effect, since every encoder has positions of its own",
         ),
-        (["encoders.0.reduce={use='perceiver', heads=3}"], "reduce of encoder #1 (patchify): perceiver.heads = 3"),
+        (["encoders.0.reduce={use='perceiver', heads=3}"], "[[encoders]] #1 (patchify).reduce: perceiver.heads = 3"),
         (["lm.attention=flash"], "[lm]: attention = 'flash' is refused: flash attention cuts a row into texts"),
     ],
 )

@@ -51,6 +51,11 @@ PARTS = "connector, encoders, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, l
             "[loss]: load = 0.1 would teach nothing, for 'top_k' estimates no loads. Take noisy_top_k with fewer "
             "choices than experts, or load_balance",
         ),
+        (
+            ["fusion.depth=1", "fusion.shared=false"],
+            "[fusion]: shared = false has no effect with depth = 1, which has no second layer. Raise depth, or take it "
+            "out",
+        ),
         (["moe.layers=[7]"], "[moe]: moe layers [7] are out of range: the language model has layers 0 to 1"),
         (["moe.layers=[0, 0]"], "[moe]: moe layers [0, 0] name a layer twice"),
         (["stages.1.upcycle=true"], "[moe]: exactly one stage must have upcycle = true, got 2 (tune, experts)"),
@@ -163,3 +168,18 @@ def test_shapes_are_known_before_anything_is_built(check: Callable[..., Recipe],
 
 def test_a_good_recipe_has_no_problems(check: Callable[..., Recipe], known: Registries) -> None:
     assert find_problems(check(), known) == []
+
+
+def test_mistakes_of_several_parts_are_told_together(problems_of: Problems) -> None:
+    problems = problems_of(
+        "encoders.0.reduce={use='perceiver', heads=3}",
+        "encoders.1.reduce={use='average_pool', size=5}",
+        "fusion.separator=text",
+        "moe.router.k=9",
+    )
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "[[encoders]] #1 (patchify).reduce",
+        "[[encoders]] #2 (color-grid).reduce",
+        "[fusion]",
+        "[moe.router]",
+    ]
