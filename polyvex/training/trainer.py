@@ -90,7 +90,7 @@ class StageTrainer(Trainer):
         outputs = model(**inputs, num_items_in_batch=kwargs.get("num_items_in_batch"), use_cache=False)
         if not torch.isfinite(outputs.loss):
             spoilt = not_finite(model)
-            told = f". {spoilt[0]} holds numbers that are not finite" if spoilt else ". Is lr too large?"
+            told = f". {spoilt[0]} holds numbers that are not finite" if spoilt else ""
             raise TrainingError(
                 f"stage {self.stage.name}: the loss is {outputs.loss.item()} at step {self.state.global_step}{told}"
             )

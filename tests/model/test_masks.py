@@ -27,7 +27,7 @@ BASES = [
     (name, base) for name in SCHEMES for base in ("sequential", "common") if base == "common" or name != "share_encoder"
 ]
 ATTENTION = ("sdpa", "eager", "flex_attention")
-STEPS = {"stride": 0.25, "random_stride": 0.0625, "interpolate": 5 / 12}  # by default, and as built_for asks
+STEPS = {"stride": 0.25, "random_stride": 0.0625}  # by default
 # patchify: 2 × 2; color-grid: 2 × 4. Twelve visual tokens, as (encoder, row, column).
 PLACES = [(0, row, col) for row in range(2) for col in range(2)] + [
     (1, row, col) for row in range(2) for col in range(4)
@@ -36,10 +36,17 @@ PLACES = [(0, row, col) for row in range(2) for col in range(2)] + [
 Batch = dict[str, Any]
 
 
-def offset_by_hand(scheme: str, number: int, row: int) -> float:
+def step_by_hand(scheme: str, source: int, *, common: bool) -> float:
+    """From one token to the next; ``built_for`` gives 5 positions to interpolate, for 12 tokens or for one run's."""
+    if scheme == "interpolate":
+        return min(1, 5 / ((4, 8)[source] if common else 12))
+    return STEPS.get(scheme, 1)
+
+
+def offset_by_hand(scheme: str, number: int, row: int, step: float) -> float:
     """Where the token with a number in its encoder's run and a row sits, counted from the run's start."""
-    if scheme in STEPS:
-        return number * STEPS[scheme]
+    if scheme in (*STEPS, "interpolate"):
+        return number * step
     return {"share_all": 0, "share_row": row, "share_row_col": row}.get(scheme, number)
 
 
@@ -60,10 +67,11 @@ def position_ids_by_hand(
                 start, run, numbered = free, free, 0
             elif source != PLACES[seen % 12 - 1][0]:
                 run, numbered = (start if common else free), 0
-            here = run + offset_by_hand(scheme, int(numbered), row)
+            step = step_by_hand(scheme, source, common=common)
+            here = run + offset_by_hand(scheme, int(numbered), row, step)
             ids.append(here)
             numbered += 1
-            free = max(free, here + STEPS.get(scheme, 1))
+            free = max(free, here + step)
             seen += 1
             if seen % 12 == 0:
                 free = math.ceil(round(free, 6))

@@ -28,7 +28,11 @@ CHOICES = [
     ["fusion.separator=learned"],
     ["fusion.separator=text", "fusion.separator_text=' | '"],
     ["encoders.0.positions={use='stride', step=0.5}", "positions.use=share_row_col"],
-    ["encoders.1.reduce={use='perceiver', queries=3, heads=2}", "encoders.0.reduce={use='attention_pool'}"],
+    [
+        "encoders.1.reduce={use='perceiver', queries=3, heads=2}",
+        "encoders.1.positions={use='share_all'}",  # its queries have no rows
+        "encoders.0.reduce={use='attention_pool'}",
+    ],
     ["prompt.image_place=after", "positions.use=random_stride", "positions.base=common"],
     ["lm.attention=eager", 'order=["color-grid", "patchify"]'],
 ]
