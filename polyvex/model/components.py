@@ -15,8 +15,8 @@ from polyvex.hooks.manager import Registries
 from polyvex.layouts import ImageLayouts, image_layouts, token_shapes
 from polyvex.model.config import PolyvexConfig
 from polyvex.model.merge import MergeViews
+from polyvex.moe.options import MoEOptions
 from polyvex.moe.routers import Router, RouterOptions
-from polyvex.moe.upcycle import MoEOptions
 from polyvex.positions import PositionAssigner
 from polyvex.positions.build import build_assigner
 from polyvex.recipe.model import FusionKeys

@@ -14,10 +14,24 @@ class MoEFeedForward(nn.Module):
 
     Nothing is kept on the module: ``record.py`` reads the router's decisions while a forward runs. Which tokens are
     padding is read from ``context``; without one, or outside its model's forward, all are real.
+
+    ``beside`` is an FFN that works on every token: added to what the experts say (a shared expert, DeepSeekMoE,
+    arXiv 2401.06066, eq. 9), or with ``weigh`` both weighed by a softmax for each token (residual MoE, arXiv
+    2201.05596).
     """
 
-    def __init__(self, *, router: Router, experts: GatedExperts, context: TokenContext | None = None):
+    def __init__(
+        self,
+        *,
+        router: Router,
+        experts: GatedExperts,
+        context: TokenContext | None = None,
+        beside: nn.Module | None = None,
+        weigh: nn.Linear | None = None,
+    ):
         super().__init__()
+        self.beside = beside
+        self.weigh = weigh
         self.router = router
         self.experts = experts
         self.context = context or TokenContext()
@@ -25,7 +39,14 @@ class MoEFeedForward(nn.Module):
     def forward(self, hidden_states: Float[Tensor, "batch seq D"]) -> Float[Tensor, "batch seq D"]:
         """Route every token. Padding goes through routers that look at each token alone, and changes nothing there."""
         tokens = hidden_states.reshape(-1, hidden_states.shape[-1])
-        return self.experts(tokens, self.router(tokens, self._valid(hidden_states))).reshape(hidden_states.shape)
+        said = self.experts(tokens, self.router(tokens, self._valid(hidden_states)))
+        if self.beside is None:
+            return said.reshape(hidden_states.shape)
+        other = self.beside(tokens)
+        if self.weigh is None:
+            return (said + other).reshape(hidden_states.shape)
+        share = self.weigh(tokens).float().softmax(dim=-1).to(said.dtype)
+        return (share[:, :1] * said + share[:, 1:] * other).reshape(hidden_states.shape)
 
     def _valid(self, hidden_states: Float[Tensor, "batch seq D"]) -> Bool[Tensor, "batch seq"]:
         if self.context.now is not None:

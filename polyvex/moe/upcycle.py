@@ -1,63 +1,22 @@
 """Upcycling: feed-forward networks of a dense language model become experts that start as copies.
 
 Sparse upcycling (arXiv 2212.05055) in the form of MoE-LLaVA (arXiv 2401.15947): every expert is a copy of the
-trained FFN, only the router is new.
+trained FFN, only the router is new. ``start.py`` has the other ways to begin.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from polyvex.context import TokenContext
 from polyvex.errors import RecipeError
-from polyvex.moe.experts import Backend, GatedExperts
+from polyvex.moe.experts import GatedExperts
 from polyvex.moe.layer import MoEFeedForward
+from polyvex.moe.options import MoEOptions, chosen_layers
 from polyvex.moe.routers import Router, RouterOptions
-from polyvex.options import Options
-
-LayerChoice = Literal["first_half", "second_half", "sparse", "dense"]
-
-
-class MoEOptions(Options):
-    """What becomes a mixture of experts, and how. The router's own table is ``[moe.router]``."""
-
-    num_experts: int = Field(default=4, ge=2, description="Experts per layer.")
-    layers: LayerChoice | list[int] = Field(
-        default="sparse",
-        description="Which layers: first_half, second_half, sparse (0, 2, 4, …), dense (all), or a list of indices.",
-    )
-    non_causal: bool = Field(
-        default=False,
-        description="Take a router that lets the language model see later tokens while it trains: expert_choice or "
-        "soft. When it writes, there are none.",
-    )
-    backend: Backend = Field(default="auto", description="How experts are computed: auto, loop, or grouped_mm.")
-
-
-def chosen_layers(choice: LayerChoice | list[int], count: int) -> list[int]:
-    """Indices of the layers that become sparse, of ``count`` in all; names as in MoE-LLaVA's code.
-
-    Raises:
-        ValueError: if a listed index is out of range, or listed twice.
-    """
-    named = {
-        "first_half": range(count // 2),
-        "second_half": range(count // 2, count),
-        "sparse": range(0, count, 2),
-        "dense": range(count),
-    }
-    if isinstance(choice, str):
-        return list(named[choice])
-    if not choice:
-        raise ValueError("moe layers is empty, so no layer would become sparse. Name layers, or leave [moe] out")
-    if bad := [index for index in choice if not 0 <= index < count]:
-        raise ValueError(f"moe layers {bad} are out of range: the language model has layers 0 to {count - 1}")
-    if len(set(choice)) != len(choice):
-        raise ValueError(f"moe layers {choice} name a layer twice")
-    return sorted(choice)
+from polyvex.moe.start import start_experts
 
 
 def install_experts(
@@ -79,11 +38,12 @@ def install_experts(
     """
     layers = _decoder_layers(lm)
     installed = []
-    for index in chosen_layers(options.layers, len(layers)):
+    chosen = chosen_layers(options.layers, len(layers))
+    for index, count in zip(chosen, options.of_layers(chosen), strict=True):
         dense = layers[index].mlp
         if not isinstance(dense, nn.Module) or (problem := _not_gated(dense)):
             raise RecipeError([f"[moe]: layer {index} cannot become experts: {problem}"])  # type: ignore[possibly-undefined]
-        layers[index].mlp = _moe_from(dense, options, router, copy=copy, context=context)
+        layers[index].mlp = _moe_from(dense, options, router, count=count, copy=copy, context=context)
         installed.append(f"layers.{index}.mlp")
     return installed
 
@@ -93,25 +53,54 @@ def _moe_from(
     options: MoEOptions,
     router: tuple[type[Router], RouterOptions],
     *,
+    count: int,
     copy: bool,
     context: TokenContext | None,
 ) -> MoEFeedForward:
     weight: Tensor = dense.gate_proj.weight
     hidden, dim = weight.shape
+    if hidden % options.granularity:
+        raise RecipeError([f"[moe]: granularity {options.granularity} does not divide the FFN's width of {hidden}"])
     kind, router_options = router
     with torch.device(weight.device):
         experts = GatedExperts(
-            num_experts=options.num_experts, dim=dim, hidden=hidden, act=dense.act_fn, backend=options.backend
+            num_experts=count,
+            dim=dim,
+            hidden=hidden // options.granularity,
+            act=dense.act_fn,
+            backend=options.backend,
         )
-        chooser = kind(router_options, dim=dim, num_experts=options.num_experts)
+        chooser = kind(router_options, dim=dim, num_experts=count)
+        weigh = nn.Linear(dim, 2) if options.beside == "residual" else None
     experts.to(weight.dtype)
     if copy:
-        with torch.no_grad():
-            experts.gate_up_proj.copy_(
-                torch.cat([dense.gate_proj.weight, dense.up_proj.weight]).expand_as(experts.gate_up_proj)
-            )
-            experts.down_proj.copy_(dense.down_proj.weight.expand_as(experts.down_proj))
-    return MoEFeedForward(router=chooser, experts=experts, context=context).train(dense.training)
+        start_experts(experts, dense, options)
+        chooser.group(options.granularity)
+    beside = None if options.beside == "none" else dense
+    if copy and options.beside == "shared":
+        with torch.no_grad():  # both say all of it, so each says half
+            experts.down_proj.mul_(0.5)
+            dense.down_proj.weight.mul_(0.5)
+    made = MoEFeedForward(
+        router=chooser, experts=experts, context=context, beside=beside, weigh=weigh and weigh.to(weight.dtype)
+    )
+    return made.train(dense.training)
+
+
+def begins_unlike(options: MoEOptions, router: tuple[type[Router], RouterOptions]) -> str:
+    """Why the model says something else right after upcycling than before; empty if it says the same."""
+    kind, router_options = router
+    if options.start == "drop":
+        return f"experts forget {options.forgotten:.0%} of what they are copied from"
+    if not kind.weights_sum_to_one(router_options):
+        return "the router's weights do not sum to one"
+    if options.granularity > 1:
+        k = kind.experts_per_token(router_options, num_experts=options.counts[0])
+        if not kind.groups:
+            return f"the router does not choose the {options.granularity} parts of a network together"
+        if k % options.granularity:
+            return f"{k} experts per token are no multiple of the {options.granularity} parts of a network"
+    return ""
 
 
 def _not_gated(dense: nn.Module) -> str:

@@ -19,6 +19,7 @@ from polyvex.encoders.views import EncoderViews
 from polyvex.errors import DataError, PolyvexError, RecipeError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
+from polyvex.moe.upcycle import begins_unlike
 from polyvex.plan.cost import Joining, StageCost, joining_cost, stage_cost
 from polyvex.plan.text import plan_text
 from polyvex.plan.tokens import EncoderBudget, budgets
@@ -198,11 +199,9 @@ def _router_notes(recipe: Recipe, registries: Registries) -> list[str]:
         return []
     router, notes = recipe.moe.router, []
     kind = registries.routers[router.use]
-    if not kind.weights_sum_to_one(router):
-        notes.append(
-            f"the weights of the router '{router.use}' do not sum to one, so the upcycled model starts unlike the "
-            f"dense one. top_k with renormalize = true would keep it equal"
-        )
+    if why := begins_unlike(recipe.moe, (kind, router)):
+        equal = "; top_k with renormalize = true would keep it equal" if not kind.weights_sum_to_one(router) else ""
+        notes.append(f"the upcycled model starts unlike the dense one, for {why}{equal}")
     if kind.may_drop(router):
         notes.append(
             f"'{router.use}' leaves tokens without any expert where experts are full; the log tells their share as "

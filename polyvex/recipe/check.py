@@ -7,8 +7,8 @@ from torch import nn
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import unknown
 from polyvex.layouts import ImageLayouts, image_layouts, token_shapes
+from polyvex.moe.options import chosen_layers
 from polyvex.moe.routers import Router
-from polyvex.moe.upcycle import chosen_layers
 from polyvex.recipe.arrangement import arrangement_problems, separator_problems
 from polyvex.recipe.matching import matching_problems, sized_fusion
 from polyvex.recipe.model import encoder_names
@@ -139,16 +139,19 @@ def _experts(recipe: Recipe, registries: Registries) -> list[str]:
         had = ", ".join(upcycling) or "none has"
         problems.append(f"[moe]: exactly one stage must have upcycle = true, got {len(upcycling)} ({had})")
     router = recipe.moe.router
-    try:
-        registries.routers[router.use].check(router, num_experts=recipe.moe.num_experts)
-    except ValueError as error:
-        problems.append(f"[moe.router]: {error}")
+    for count in sorted(set(recipe.moe.counts)):
+        try:
+            registries.routers[router.use].check(router, num_experts=count)
+        except ValueError as error:
+            problems.append(f"[moe.router]: {error}")
     problems += _of_router(recipe, registries.routers[router.use])
     layers = getattr(recipe.lm, "layers", None)
     if isinstance(layers, int):
         try:
-            if not chosen_layers(recipe.moe.layers, layers):
+            chosen = chosen_layers(recipe.moe.layers, layers)
+            if not chosen:
                 problems.append(f"[moe]: layers = {recipe.moe.layers!r} chooses none of {layers} layers")
+            recipe.moe.of_layers(chosen)
         except ValueError as error:
             problems.append(f"[moe]: {error}")
     return problems
@@ -237,7 +240,7 @@ def _of_router(recipe: Recipe, kind: type[Router]) -> list[str]:
         )
     if kind.causal and recipe.moe.non_causal:
         problems.append(f"[moe]: non_causal = true has no effect with the router '{router.use}'; take it out")
-    if recipe.loss.load and not kind.estimates_load(router, num_experts=recipe.moe.num_experts):
+    if recipe.loss.load and not kind.estimates_load(router, num_experts=min(recipe.moe.counts)):
         problems.append(
             f"[loss]: load = {recipe.loss.load:g} would teach nothing, for '{router.use}' estimates no loads. Take "
             f"noisy_top_k with fewer choices than experts, or load_balance"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from polyvex.moe.losses import Counted
-from polyvex.moe.upcycle import MoEOptions
+from polyvex.moe.options import MoEOptions
 from polyvex.options import Options
 
 NAME = r"^[a-z0-9][a-z0-9._-]*$"

@@ -7,7 +7,7 @@ import torch
 from polyvex.data.batches import Collator, ExampleDataset, to_device
 from polyvex.errors import TrainingError
 from polyvex.model import PolyvexForConditionalGeneration
-from polyvex.moe.upcycle import install_experts
+from polyvex.moe.upcycle import begins_unlike, install_experts
 from polyvex.training.session import Session
 
 TOLERANCE = 1e-3
@@ -36,12 +36,18 @@ def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
         layers = install_experts(model.lm, recipe.moe, (kind, router), copy=True, context=model.context)
     gap = (dense - model(**probe).logits).abs().max().item()
     model.config.moe = recipe.moe.model_dump()
-    session.say(f"upcycled {', '.join(layers)} into {recipe.moe.num_experts} experts; logits moved by {gap:.1e}")
-    if kind.weights_sum_to_one(router) and gap > TOLERANCE:
+    session.say(f"upcycled {', '.join(layers)} into {_listed(recipe.moe.counts)} experts; logits moved by {gap:.1e}")
+    if begins_unlike(recipe.moe, (kind, router)):
+        return
+    if gap > TOLERANCE:
         raise TrainingError(
-            f"upcycling changed the logits by {gap:.2e}; copies of one FFN must not. Is the "
-            f"router's weights_sum_to_one true?"
+            f"upcycling changed the logits by {gap:.2e}; what experts start as must not. Is the router's "
+            f"weights_sum_to_one true?"
         )
+
+
+def _listed(counts: list[int]) -> str:
+    return ", ".join(map(str, counts))
 
 
 def _probe(session: Session, *, context: int | None) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from transformers import (
 from polyvex.errors import RecipeError
 from polyvex.moe import TopKRouter
 from polyvex.moe.layer import MoEFeedForward
+from polyvex.moe.options import MoEOptions, chosen_layers
 from polyvex.moe.routers import TopKOptions
-from polyvex.moe.upcycle import MoEOptions, chosen_layers, install_experts, moe_layers
+from polyvex.moe.upcycle import begins_unlike, install_experts, moe_layers
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -205,3 +206,121 @@ def test_new_layers_train_or_not_as_the_model_does(training: bool) -> None:
     lm = llama().train(training)
     upcycle(lm)
     assert {module.training for module in lm.modules()} == {training}
+
+
+def said(lm: LlamaForCausalLM) -> torch.Tensor:
+    with torch.no_grad():
+        return lm(input_ids=torch.arange(12).reshape(2, 6)).logits
+
+
+@pytest.mark.parametrize(
+    ("options", "k"),
+    [
+        ({}, 2),
+        ({"beside": "shared"}, 2),
+        ({"beside": "residual"}, 1),
+        ({"num_experts": [2, 4], "layers": [0, 3]}, 2),
+        ({"num_experts": 8, "granularity": 2}, 2),
+        ({"num_experts": 8, "granularity": 4}, 8),
+        ({"num_experts": 8, "granularity": 2, "beside": "shared"}, 4),
+    ],
+    ids=str,
+)
+def test_what_experts_start_as_says_what_the_network_said(options: dict[str, Any], k: int) -> None:
+    lm = llama()
+    before = said(lm)
+    upcycle(lm, k=k, **options)
+    assert begins_unlike(MoEOptions(**options), (TopKRouter, TopKOptions(k=k))) == ""
+    assert torch.allclose(said(lm), before, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "router", "why"),
+    [
+        ({"start": "drop"}, {}, "experts forget 50% of what they are copied from"),
+        ({}, {"renormalize": False}, "the router's weights do not sum to one"),
+        ({"num_experts": 8, "granularity": 4}, {"k": 2}, "2 experts per token are no multiple of the 4 parts"),
+    ],
+)
+def test_what_begins_unlike_says_why(options: dict[str, Any], router: dict[str, Any], why: str) -> None:
+    assert why in begins_unlike(MoEOptions(**options), (TopKRouter, TopKOptions(**router)))
+    lm = llama()
+    before = said(lm)
+    upcycle(lm, k=router.get("k", 2), renormalize=router.get("renormalize", True), **options)
+    assert not torch.allclose(said(lm), before, atol=1e-3)
+
+
+def test_each_layer_has_its_own_number_of_experts() -> None:
+    lm = llama()
+    upcycle(lm, num_experts=[2, 6], layers=[1, 2])
+    assert [len(layer.experts.down_proj) for _, layer in moe_layers(lm)] == [2, 6]
+    with pytest.raises(ValueError, match=r"num_experts has 3 numbers for 2 layers \(1, 2\)"):
+        MoEOptions(num_experts=[2, 2, 2], layers=[1, 2]).of_layers([1, 2])
+
+
+def test_the_parts_of_a_network_are_its_neurons() -> None:
+    lm = llama()
+    dense = lm.model.layers[0].mlp
+    gate, down = dense.gate_proj.weight.clone(), dense.down_proj.weight.clone()
+    upcycle(lm, num_experts=4, granularity=2, layers=[0])
+    experts, half = lm.model.layers[0].mlp.experts, len(gate) // 2
+    for index in range(4):
+        part = slice(0, half) if index % 2 == 0 else slice(half, None)
+        assert torch.equal(experts.gate_up_proj[index, :half], gate[part])
+        assert torch.equal(experts.down_proj[index], 2 * down[:, part])
+    rows = lm.model.layers[0].mlp.router.weight
+    assert torch.equal(rows[0], rows[1])
+    assert torch.equal(rows[2], rows[3])
+    assert not torch.equal(rows[0], rows[2])
+
+
+def test_each_expert_forgets_another_part_of_the_same_size_and_kind() -> None:
+    lm = llama(intermediate_size=400)
+    dense = lm.model.layers[0].mlp
+    gate, up, down = (one.weight.clone() for one in (dense.gate_proj, dense.up_proj, dense.down_proj))
+    upcycle(lm, num_experts=3, start="drop", drop=0.25, layers=[0])
+    experts = lm.model.layers[0].mlp.experts
+    forgotten = []
+    for index in range(3):
+        changed = (experts.gate_up_proj[index, :400] != gate).any(dim=1)
+        assert int(changed.sum()) == 100
+        assert torch.equal((experts.gate_up_proj[index, 400:] != up).any(dim=1), changed)
+        assert torch.equal((experts.down_proj[index] != down).any(dim=0), changed)
+        assert experts.gate_up_proj[index, :400][changed].std().item() == pytest.approx(
+            gate[changed].std().item(), rel=0.1
+        )
+        forgotten.append(changed)
+    assert not torch.equal(forgotten[0], forgotten[1])
+
+
+def test_a_network_beside_is_the_trained_one_and_works_on_every_token() -> None:
+    lm = llama()
+    dense = lm.model.layers[0].mlp
+    whole = dense.down_proj.weight.clone()
+    upcycle(lm, beside="shared", layers=[0])
+    layer = lm.model.layers[0].mlp
+    assert layer.beside is dense
+    assert torch.equal(dense.down_proj.weight, whole / 2)
+    assert torch.equal(layer.experts.down_proj[0], whole / 2)
+    hidden = torch.randn(1, 3, whole.shape[0])
+    with torch.no_grad():
+        layer.experts.down_proj.zero_()
+        assert torch.allclose(layer(hidden), dense(hidden), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"drop": 0.3}, "drop = 0.3 has no effect without start = 'drop'"),
+        ({"num_experts": 6, "granularity": 4}, "num_experts 6 is no multiple of granularity 4"),
+        ({"num_experts": [4, 1]}, "greater than or equal to 2"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MoEOptions(**options)
+
+
+def test_parts_that_do_not_come_out_even_are_refused() -> None:
+    with pytest.raises(RecipeError, match="granularity 5 does not divide the FFN's width of"):
+        upcycle(llama(), num_experts=10, granularity=5, k=5)

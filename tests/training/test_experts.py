@@ -11,6 +11,7 @@ from polyvex.errors import TrainingError
 from polyvex.moe.upcycle import install_experts, moe_layers
 from polyvex.training.stages import StageTrainer
 
+from .conftest import Said
 from .runs import Run, curve, interrupt, weights
 
 ROUTERS = {
@@ -44,6 +45,35 @@ def test_experts_of_each_router_train_and_answer(router: str, run: Run) -> None:
     (_, layer) = next(moe_layers(assistant.model))
     trained = weights(finished, "2-experts")
     assert all(torch.equal(value, trained[f"lm.model.layers.0.mlp.{key}"]) for key, value in layer.state_dict().items())
+
+
+STARTS = {
+    "shared": ["moe.beside=shared"],
+    "residual": ["moe.beside=residual"],
+    "drop": ["moe.start=drop", "moe.drop=0.25"],
+    "parts": ["moe.granularity=2"],
+    "by layer": ["moe.num_experts=[2, 3]", "moe.layers=dense"],
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_experts_of_each_start_train_are_stored_and_answer(start: str, run: Run, said: Said) -> None:
+    finished = run(*STARTS[start], export=True)
+    (line,) = [line for line in said if line.startswith("upcycled")]
+    moved = float(line.rpartition(" ")[2])
+    assert (moved > 1e-3) is (start == "drop")
+    assistant, trained = load(finished.path), weights(finished, "2-experts")
+    state = assistant.model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in trained.items())
+    before = weights(finished, "1-tune")
+    kept = {name for name in before if not name.startswith("lm.model.layers.") or ".mlp." not in name}
+    assert all(torch.equal(before[name], trained[name]) for name in kept)
+    if start in ("shared", "residual"):
+        down = "lm.model.layers.0.mlp.beside.down_proj.weight"
+        factor = 0.5 if start == "shared" else 1.0
+        first = before["lm.model.layers.0.mlp.down_proj.weight"] * factor
+        assert not torch.equal(trained[down], first)  # it learned,
+        assert torch.allclose(trained[down], first, atol=0.01)  # from what the network was
 
 
 def test_a_router_that_is_not_a_number_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,17 +24,22 @@ class Router(nn.Module, ABC, Generic[OptionsT]):
     """Base of all routers. ``Options`` is the class of its options, ``summary`` one line for listings.
 
     ``causal`` tells that a token's experts do not depend on later tokens or on other texts of the batch; a language
-    model takes other routers only if the recipe says so.
+    model takes other routers only if the recipe says so. ``groups`` tells that :meth:`group` does something.
     """
 
     Options: ClassVar[type[RouterOptions]] = RouterOptions
     summary: ClassVar[str]
     causal: ClassVar[bool] = True
+    groups: ClassVar[bool] = False
 
     def __init__(self, options: OptionsT, *, dim: int, num_experts: int):
         super().__init__()
         self.options = options
         self.num_experts = num_experts
+
+    def group(self, size: int) -> None:
+        """Score experts alike, at the start, in groups of ``size`` neighbours: they are parts of one network."""
+        return
 
     @classmethod
     @abstractmethod

@@ -44,6 +44,7 @@ class TopKRouter(Router[TopKOptions]):
     """
 
     Options = TopKOptions
+    groups = True
     summary = "the k most probable experts per token; drops nothing unless a capacity is set"
 
     def __init__(self, options: TopKOptions, *, dim: int, num_experts: int):
@@ -51,6 +52,11 @@ class TopKRouter(Router[TopKOptions]):
         self.check(options, num_experts=num_experts)
         self.weight = nn.Parameter(torch.empty(num_experts, dim))
         nn.init.normal_(self.weight, std=options.init_std)
+
+    @torch.no_grad()
+    def group(self, size: int) -> None:
+        """The first of a group lends its row to the others; ties then go to neighbours."""
+        self.weight.copy_(self.weight[::size].repeat_interleave(size, dim=0))
 
     @classmethod
     def check(cls, options: TopKOptions, *, num_experts: int) -> None:
