@@ -146,7 +146,7 @@ def test_a_mistyped_value_is_shown_with_what_was_expected(change: str, message: 
         ("stages.0.lr=2.0", "[[stages]] #1: lr is 2.0, expected less than or equal to 1 or table"),
         ("stages.0.schedule=cos", "[[stages]] #1: schedule is 'cos', expected 'cosine', 'linear' or 'constant'"),
         ("lm.vocab_size=10", "[lm]: vocab_size is 10, expected greater than or equal to 264"),
-        ("moe.num_experts=1", "[moe]: num_experts is 1, expected greater than or equal to 2"),
+        ("moe.num_experts=1", "[moe]: num_experts is 1, expected greater than or equal to 2 or list"),
         ("data.max_unreadable=2", "[data]: max_unreadable is 2, expected less than or equal to 1"),
         ("data.on_unreadable=ignore", "[data]: on_unreadable is 'ignore', expected 'skip' or 'stop'"),
         ("cache.dtype=int8", "[cache]: dtype is 'int8', expected 'float32', 'float16' or 'bfloat16'"),
