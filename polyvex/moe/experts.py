@@ -45,10 +45,9 @@ class GatedExperts(nn.Module):
 
     def _loop(self, sorted_tokens: Float[Tensor, "A D"], sizes: Tensor) -> Float[Tensor, "A D"]:
         parts = sorted_tokens.split(sizes.tolist())
-        outputs = [
-            F.linear(self._gate(F.linear(part, self.gate_up_proj[index])), self.down_proj[index])
-            for index, part in enumerate(parts)
-        ]
+        # Unbound at once: the gradient of an index into fused weights is as large as all of them, for each expert.
+        weights = zip(parts, self.gate_up_proj.unbind(), self.down_proj.unbind(), strict=True)
+        outputs = [F.linear(self._gate(F.linear(part, gate_up)), down) for part, gate_up, down in weights]
         return torch.cat(outputs)
 
     def _grouped(self, sorted_tokens: Float[Tensor, "A D"], sizes: Tensor) -> Float[Tensor, "A D"]:
