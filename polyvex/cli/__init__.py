@@ -10,7 +10,8 @@ INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
 
-NO_MEMORY = "failed: this machine has not enough memory for it. polyvex plan tells what a recipe needs"
+NO_MEMORY = "failed: this machine has not enough memory for it; polyvex plan tells what a recipe needs"
+"""What is said instead of torch's many words for it."""
 
 
 def main() -> None:
@@ -51,9 +52,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _failure(error: Exception) -> str:
-    """What to say of an error that is nobody's mistake, or of too little memory in torch's many words for it."""
+    """What to say of an error that is nobody's mistake, or of too little memory."""
     if isinstance(error, MemoryError) or any(words in str(error) for words in ("not enough memory", "out of memory")):
-        return NO_MEMORY
+        return f"{NO_MEMORY}\n(--debug shows where)"
     return f"failed: {type(error).__name__}: {error}\n(--debug shows where)"
 
 

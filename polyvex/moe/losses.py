@@ -58,12 +58,7 @@ def squared_variation(values: Float[Tensor, " E"]) -> Float[Tensor, ""]:
 
 
 def asked(routing: Routing, counted: Counted) -> Float[Tensor, " E"]:
-    """How many choices ask for each expert, whether it has room or not.
-
-    Where experts choose tokens, those choices count that are carried out.
-    """
-    if counted == "all" and routing.kept is not None and routing.expert.shape[1] == routing.num_experts:
-        return routing.counts()
+    """How many choices ask for each expert, whether it has room or not."""
     chosen = routing.expert[:, :1] if counted == "first" else routing.expert
     return torch.bincount(chosen.reshape(-1), minlength=routing.num_experts).to(routing.probs.dtype)
 
@@ -73,7 +68,8 @@ def shares(counts: Float[Tensor, " E"]) -> Float[Tensor, " E"]:
     return counts / counts.sum().clamp(min=1)
 
 
-LOSSES = {"load_balance": load_balance, "router_z": router_z, "importance": importance, "load": load}
+BY_LAYER = {"router_z": router_z, "importance": importance, "load": load}
+"""Losses that look at the tokens of one process alone; ``load_balance`` may count those of all."""
 
 
 def auxiliary_losses(
@@ -98,9 +94,8 @@ def auxiliary_losses(
         counts = everywhere.split([len(one) for one in counts])
     balance = [load_balance(routing, shares(one)) for routing, one in zip(kept, counts, strict=True)]
     found = {"load_balance": torch.stack(balance).sum()}
-    for name, loss in LOSSES.items():
-        if name != "load_balance":
-            found[name] = torch.stack([loss(routing) for routing in kept]).sum()
+    for name, loss in BY_LAYER.items():
+        found[name] = torch.stack([loss(routing) for routing in kept]).sum()
     if any(routing.kept is not None for routing in kept):
         found["dropped"] = torch.stack([routing.dropped() for routing in kept]).mean()
     return found

@@ -58,7 +58,7 @@ def stage_cost(
     encoding = count(model.encoders, trained=True) > 0
     flops += samples * (3 if encoding else 1) * seeing
     if joining is not None:
-        learns = encoding or count(model.fusion, trained=True) > 0
+        learns = encoding or count(model.fusion, trained=True) + count(model.reducers, trained=True) > 0
         flops += samples * (3 if learns else 1) * joining.flops
         memory += micro_batch * joining.kept if learns else 0
     return StageCost(

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from polyvex.assemble import empty_model
 from polyvex.cache.place import best_device, cache_root, places
 from polyvex.cache.store import TokenStore
@@ -20,7 +18,7 @@ from polyvex.errors import DataError, PolyvexError, RecipeError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.moe.upcycle import begins_unlike
-from polyvex.plan.cost import Joining, StageCost, joining_cost, stage_cost
+from polyvex.plan.cost import Joining, StageCost, count, joining_cost, stage_cost
 from polyvex.plan.text import plan_text
 from polyvex.plan.tokens import EncoderBudget, budgets
 from polyvex.recipe.check import CHARACTERS_PER_TOKEN, about, recipe_layouts
@@ -108,7 +106,7 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
         recipe=recipe.name,
         encoders=budget.encoders,
         fusion=recipe.fusion.use,
-        fusion_parameters=_size(model.fusion) if model is not None else None,
+        fusion_parameters=count(model.fusion) if model is not None else None,
         fusion_grids=_fusion_grids(recipe, registries, width),
         visual_tokens=budget.tokens,
         visual_positions=budget.positions,
@@ -130,10 +128,6 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
 def _fusion_grids(recipe: Recipe, registries: Registries, width: int) -> list[str]:
     """The grid of each run that one tile becomes behind the fusion, ``none`` where there is none."""
     return [str(run.tile.grid or "none") for run in recipe_layouts(recipe, registries, width).runs]
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _model(recipe: Recipe, registries: Registries, problems: list[str]) -> PolyvexForConditionalGeneration | None:
@@ -209,6 +203,8 @@ def _router_notes(recipe: Recipe, registries: Registries) -> list[str]:
         )
     if not kind.causal:
         notes.append(f"'{router.use}' lets the language model see later tokens, as the recipe says it may")
+        if recipe.loss.load_balance:
+            notes.append(f"'{router.use}' balances by itself; loss.load_balance = 0 would leave it to that")
     if not kind.learns_from_answers(router):
         notes.append(
             "with these options the answers do not train the router, only auxiliary losses do. Two experts per token, "

@@ -12,7 +12,7 @@ from polyvex.moe.routers import Router
 from polyvex.recipe.arrangement import arrangement_problems, separator_problems
 from polyvex.recipe.matching import matching_problems, sized_fusion
 from polyvex.recipe.model import encoder_names
-from polyvex.recipe.schema import PARTS, Recipe, Stage
+from polyvex.recipe.schema import PARTS, LossTable, Recipe, Stage
 from polyvex.tokens import TokenShape
 
 CHARACTERS_PER_TOKEN = 3
@@ -129,10 +129,11 @@ def _names(recipe: Recipe) -> list[str]:
 def _experts(recipe: Recipe, registries: Registries) -> list[str]:
     upcycling = [stage.name for stage in recipe.stages if stage.upcycle]
     if recipe.moe is None:
-        weighed = [name for name in ("router_z", "importance", "load") if getattr(recipe.loss, name)]
+        plain = LossTable()
+        told = [name for name in LossTable.model_fields if getattr(recipe.loss, name) not in (0, getattr(plain, name))]
         return [
             *(f"[[stages]] {name}: upcycle is true, but there is no [moe] table" for name in upcycling),
-            *(f"[loss]: {name} is weighed, but there is no [moe] table, so no router to teach" for name in weighed),
+            *(f"[loss]: {name} has no effect without a [moe] table: there is no router to teach" for name in told),
         ]
     problems = []
     if len(upcycling) != 1:
@@ -237,6 +238,11 @@ def _of_router(recipe: Recipe, kind: type[Router]) -> list[str]:
         problems.append(
             f"[moe.router]: '{router.use}' lets a language model see later tokens while it trains, which it cannot "
             f"when it writes. Take top_k, or say non_causal = true in [moe]"
+        )
+    if not kind.causal and recipe.training.pack:
+        problems.append(
+            f"[training]: '{router.use}' lets the texts of a row see each other, so they cannot be packed. Set "
+            f"pack = false"
         )
     if kind.causal and recipe.moe.non_causal:
         problems.append(f"[moe]: non_causal = true has no effect with the router '{router.use}'; take it out")

@@ -39,9 +39,7 @@ def expert_load(
         for layer, routing in zip(layers, routings, strict=True):
             for source, name in names.items():
                 chosen = ((layout.source == source) & layout.valid).reshape(-1)
-                added = (
-                    torch.bincount(routing.expert[chosen].reshape(-1), minlength=routing.probs.shape[-1]).float().cpu()
-                )
+                added = routing.masked(chosen).counts().cpu()
                 counts[layer][name] = counts[layer][name] + added if counts[layer][name].numel() else added
     return {
         layer: {name: (count / count.sum().clamp(min=1)).tolist() for name, count in by_source.items()}

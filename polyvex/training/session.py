@@ -96,7 +96,7 @@ def _check_lock(run: RunDirectory, lock: dict[str, Any], say: Say) -> None:
     for line in differences({key: before[key] for key in VERSIONS}, {key: lock[key] for key in VERSIONS}):
         say(f"NOT AS BEFORE: {line}; the result may differ from a run in one go")
     for key in ("weights_sha256", "fusion_sha256", "data_sha256"):
-        if lock[key] is not None and before[key] != lock[key]:  # a fusion's file may go after the first stage
+        if lock[key] is not None and before.get(key) != lock[key]:  # a fusion's file may go after the first stage
             raise RunError(
                 f"{run.path}: {key} is now {lock[key]}, but the run began with {before[key]}. Choose another --out"
             )

@@ -1,13 +1,11 @@
 """The step from a dense model to a mixture of experts, inside a run."""
 
-from typing import Any
-
 import torch
 
-from polyvex.data.batches import Collator, ExampleDataset, to_device
 from polyvex.errors import TrainingError
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.moe.upcycle import begins_unlike, install_experts
+from polyvex.training.passes import batches
 from polyvex.training.session import Session
 
 TOLERANCE = 1e-3
@@ -19,7 +17,7 @@ def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
     """Turn the chosen FFNs into experts, and check on real samples that the model still says what it said.
 
     Raises:
-        TrainingError: if the logits changed although the router's weights sum to one.
+        TrainingError: if the logits changed although what experts start as should say the same.
     """
     recipe = session.recipe
     if recipe.moe is None:
@@ -28,7 +26,7 @@ def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
         )
     router = recipe.moe.router
     kind = session.registries.routers[router.use]
-    probe = to_device(_probe(session, context=model.context_length), model.device)
+    probe = next(batches(model, session.processor, session.data.train[:4], session.reader, batch_size=4))
     model.eval()
     dense = model(**probe).logits
     with torch.random.fork_rng(devices=[]):
@@ -48,14 +46,3 @@ def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
 
 def _listed(counts: list[int]) -> str:
     return ", ".join(map(str, counts))
-
-
-def _probe(session: Session, *, context: int | None) -> dict[str, Any]:
-    samples = session.data.train[:4]
-    processor = session.processor
-    reader = session.reader
-    dataset = ExampleDataset(samples, processor.prompts, images=True, context=context, count=reader.count)
-    collate = Collator(pad=processor.tokenizer.pad_token_id, read_images=reader)
-    batch = collate([dataset[index] for index in range(len(samples))])
-    batch.pop("labels")
-    return batch

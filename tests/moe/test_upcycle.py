@@ -39,10 +39,12 @@ def llama(**changes: Any) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**{**SIZES, **changes})).eval()
 
 
-def upcycle(lm: nn.Module, *, copy: bool = True, k: int = 2, renormalize: bool = True, **options: Any) -> list[str]:
+def upcycle(
+    lm: nn.Module, *, copy: bool = True, k: int = 2, router: dict[str, Any] | None = None, **options: Any
+) -> list[str]:
     torch.manual_seed(1)
-    router = TopKOptions(k=k, renormalize=renormalize, init_std=1.0)
-    return install_experts(lm, MoEOptions(**options), (TopKRouter, router), copy=copy, context=None)
+    chooser = TopKOptions(**{"k": k, "init_std": 1.0, **(router or {})})
+    return install_experts(lm, MoEOptions(**options), (TopKRouter, chooser), copy=copy, context=None)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_raw_probabilities_do_not_give_the_dense_model() -> None:
     ids = torch.randint(50, (2, 9))
     with torch.no_grad():
         dense = lm(input_ids=ids).logits
-        upcycle(lm, layers="dense", renormalize=False)
+        upcycle(lm, layers="dense", router={"renormalize": False})
         assert not torch.allclose(lm(input_ids=ids).logits, dense, atol=1e-3)
 
 
@@ -239,6 +241,7 @@ def test_what_experts_start_as_says_what_the_network_said(options: dict[str, Any
     [
         ({"start": "drop"}, {}, "experts forget 50% of what they are copied from"),
         ({}, {"renormalize": False}, "the router's weights do not sum to one"),
+        ({}, {"eval_capacity": 0.5}, "the router's weights do not sum to one"),
         ({"num_experts": 8, "granularity": 4}, {"k": 2}, "2 experts per token are no multiple of the 4 parts"),
     ],
 )
@@ -246,7 +249,7 @@ def test_what_begins_unlike_says_why(options: dict[str, Any], router: dict[str, 
     assert why in begins_unlike(MoEOptions(**options), (TopKRouter, TopKOptions(**router)))
     lm = llama()
     before = said(lm)
-    upcycle(lm, k=router.get("k", 2), renormalize=router.get("renormalize", True), **options)
+    upcycle(lm, router=router, **options)
     assert not torch.allclose(said(lm), before, atol=1e-3)
 
 

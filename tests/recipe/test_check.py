@@ -39,6 +39,11 @@ PARTS = "connector, encoders, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, l
             "writes. Take top_k, or say non_causal = true in [moe]",
         ),
         (
+            ["moe.router={use='expert_choice'}", "moe.non_causal=true", "training.pack=true"],
+            "[training]: 'expert_choice' lets the texts of a row see each other, so they cannot be packed. Set pack = "
+            "false",
+        ),
+        (
             ["moe.non_causal=true"],
             "[moe]: non_causal = true has no effect with the router 'top_k'; take it out",
         ),
@@ -182,4 +187,15 @@ def test_mistakes_of_several_parts_are_told_together(problems_of: Problems) -> N
         "[[encoders]] #2 (color-grid).reduce",
         "[fusion]",
         "[moe.router]",
+    ]
+
+
+def test_losses_of_routers_have_no_effect_without_experts(
+    problems_of: Problems, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    dense = {"moe": None, "stages": [{"name": "tune", "trains": ["lm"], "steps": 1}]}
+    assert tiny_recipe("loss.load_balance=0.0", **dense).loss.load_balance == 0
+    assert problems_of("loss.importance=0.1", "loss.balance=all", **dense) == [
+        "[loss]: importance has no effect without a [moe] table: there is no router to teach",
+        "[loss]: balance has no effect without a [moe] table: there is no router to teach",
     ]

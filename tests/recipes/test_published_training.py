@@ -1,6 +1,8 @@
 """Recipes of published models: built, planned and trained one step at toy size."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,8 +46,10 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
 
 
 @pytest.fixture(scope="module", params=PUBLISHED, ids=lambda path: path.stem)
-def recipe(request: pytest.FixtureRequest, toys: Toys, tiny_data: Path, known: Registries) -> Recipe:
-    return parse_recipe(toy_tables(request.param, toys, tiny_data), registries=known)
+def recipe(
+    request: pytest.FixtureRequest, toys: Toys, tiny_tables: Callable[[], dict[str, Any]], known: Registries
+) -> Recipe:
+    return parse_recipe(toy_tables(request.param, toys, tiny_tables()), registries=known)
 
 
 @pytest.fixture(scope="module")

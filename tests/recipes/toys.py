@@ -158,22 +158,17 @@ FUSIONS: dict[str, Table] = {
 }
 
 
-def toy_tables(path: Path, toys: Toys, data: Path) -> Table:
-    """The tables of a published recipe at toy size, one step a stage."""
+def toy_tables(path: Path, toys: Toys, tiny: Table) -> Table:
+    """The tables of a published recipe at toy size, one step a stage.
+
+    Args:
+        tiny: the tables of the tiny recipe, whose language model and data these take.
+    """
     tables = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
     tables["encoders"] = [toys.encoder(table) for table in tables["encoders"]]
     tables["fusion"].update(FUSIONS[tables["fusion"]["use"]])
-    tables["lm"] = {
-        "use": "small-llama",
-        "hidden_size": 32,
-        "ffn_size": 64,
-        "layers": 2,
-        "heads": 2,
-        "kv_heads": 2,
-        "vocab_size": 300,
-        "max_positions": 1024,
-    }
-    tables["data"] = {"use": "jsonl", "folder": str(data)}
+    tables["lm"] = {**tiny["lm"], "max_positions": 1024}
+    tables["data"] = tiny["data"]
     for stage in tables["stages"]:
         stage.update(steps=1, batch_size=2, accumulate=1, warmup=0)
     return {**tables, "evaluation": {"after": "never"}, "training": {"log_every": 1}}

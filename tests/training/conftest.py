@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from polyvex.cache import TokenCache, fill_cache
+from polyvex.data import Sample
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
+from polyvex.recipe.samples import read_split
 from polyvex.rundir import RunDirectory
 from polyvex.training.stages import train
 
@@ -69,3 +72,15 @@ def own_data(tiny_data: Path, tmp_path: Path) -> dict[str, Any]:
     """The data table of a copy that a test may change."""
     shutil.copytree(tiny_data, tmp_path / "data")
     return {"use": "jsonl", "folder": str(tmp_path / "data")}
+
+
+@pytest.fixture
+def samples(tiny_recipe: Callable[..., Recipe], registries: Registries) -> list[Sample]:
+    """The tiny test split, and a question without a picture."""
+    return [*read_split(tiny_recipe(), registries, "test"), Sample(id="t", question="no picture?", answer="a")]
+
+
+@pytest.fixture
+def cache(tiny_recipe: Callable[..., Recipe], registries: Registries, samples: list[Sample]) -> TokenCache:
+    """The tokens of their pictures, by the tiny recipe's encoders."""
+    return fill_cache(tiny_recipe(), registries, samples, progress=False)[0]

@@ -1,6 +1,7 @@
 """Which experts tokens go to."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from polyvex.assemble import Built, build
-from polyvex.cache import TokenCache, fill_cache
+from polyvex.cache import TokenCache
 from polyvex.cache.reader import ImageReader
 from polyvex.data import Sample
 from polyvex.fusion.base import Fusion, FusionOptions
@@ -16,19 +17,8 @@ from polyvex.hooks import hookimpl
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.moe.upcycle import install_experts, moe_layers
 from polyvex.recipe import Recipe, parse_recipe
-from polyvex.recipe.samples import read_split
 from polyvex.tokens import TokenShape, VisualTokens
 from polyvex.training.routing import expert_load
-
-
-@pytest.fixture
-def samples(tiny_recipe: Callable[..., Recipe], registries: Registries) -> list[Sample]:
-    return [*read_split(tiny_recipe(), registries, "test"), Sample(id="t", question="no picture?", answer="a")]
-
-
-@pytest.fixture
-def cache(tiny_recipe: Callable[..., Recipe], registries: Registries, samples: list[Sample]) -> TokenCache:
-    return fill_cache(tiny_recipe(), registries, samples, progress=False)[0]
 
 
 @pytest.fixture
@@ -110,9 +100,19 @@ def test_shares_follow_the_router(sparse: Built, samples: list[Sample], cache: T
 
 
 def routed(routing: Any) -> Any:
-    from dataclasses import replace
-
     return replace(routing, expert=torch.tensor([[3, 1]]).expand(len(routing.expert), 2))
+
+
+def test_what_is_not_carried_out_is_no_load(sparse: Built, samples: list[Sample], cache: TokenCache) -> None:
+    # Experts 3 and 1 are chosen, and 1 is full for everybody.
+    def full(_module: Any, _args: Any, routing: Any) -> Any:
+        chosen = routed(routing)
+        return replace(chosen, kept=torch.tensor([[True, False]]).expand(len(chosen.expert), 2))
+
+    for _, layer in moe_layers(sparse.model.lm):
+        layer.router.register_forward_hook(full)
+    load = load_of(sparse, samples, cache)
+    assert all(share == pytest.approx([0, 0, 0, 1]) for shares in load.values() for share in shares.values())
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])

@@ -7,27 +7,16 @@ import pytest
 import torch
 
 from polyvex.assemble import Built, build
-from polyvex.cache import TokenCache, fill_cache
+from polyvex.cache import TokenCache
 from polyvex.cache.reader import ImageReader
 from polyvex.data import Sample
 from polyvex.fusion.weights import record_encoder_weights
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
-from polyvex.recipe.samples import read_split
 from polyvex.training.weighing import encoder_weights
 
 ENCODERS = ["patchify", "color-grid"]
 Found = dict[str, dict[str, dict[str, float]]]
-
-
-@pytest.fixture
-def samples(tiny_recipe: Callable[..., Recipe], registries: Registries) -> list[Sample]:
-    return [*read_split(tiny_recipe(), registries, "test"), Sample(id="t", question="no picture?", answer="a")]
-
-
-@pytest.fixture
-def cache(tiny_recipe: Callable[..., Recipe], registries: Registries, samples: list[Sample]) -> TokenCache:
-    return fill_cache(tiny_recipe(), registries, samples, progress=False)[0]
 
 
 @pytest.fixture

@@ -23,8 +23,9 @@ OptionsT = TypeVar("OptionsT", bound=RouterOptions, default=Any)
 class Router(nn.Module, ABC, Generic[OptionsT]):
     """Base of all routers. ``Options`` is the class of its options, ``summary`` one line for listings.
 
-    ``causal`` tells that a token's experts do not depend on later tokens or on other texts of the batch; a language
-    model takes other routers only if the recipe says so. ``groups`` tells that :meth:`group` does something.
+    ``causal`` tells that a token's experts do not depend on later tokens or on other texts of the batch, as long as no
+    expert is full; a language model takes other routers only if the recipe says so. ``groups`` tells that
+    :meth:`group` does something.
     """
 
     Options: ClassVar[type[RouterOptions]] = RouterOptions

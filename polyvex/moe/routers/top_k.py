@@ -70,8 +70,8 @@ class TopKRouter(Router[TopKOptions]):
 
     @classmethod
     def weights_sum_to_one(cls, options: TopKOptions) -> bool:
-        """Only when renormalised."""
-        return options.renormalize
+        """Only when renormalised; and a token that a full expert drops when it answers weighs nothing."""
+        return options.renormalize and options.eval_capacity is None
 
     @classmethod
     def learns_from_answers(cls, options: TopKOptions) -> bool:
