@@ -1,63 +1,162 @@
-"""Experts: gated feed-forward networks in fused 3-D weights, and two ways to compute them.
+"""Experts: feed-forward networks in fused 3-D weights, and the ways to compute them.
 
 Letters as in ``routing.py``; A = T·K assignments of a token to an expert.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from polyvex.moe.interface import interface
 from polyvex.moe.routing import Routing
 
-Backend = Literal["auto", "loop", "grouped_mm"]
 
+class Experts(nn.Module, ABC):
+    """E feed-forward networks of two layers. A subclass says what they hold and what happens in between.
 
-class GatedExperts(nn.Module):
-    """E gated FFNs: ``down(act(gate(x)) * up(x))``, as Llama's, without biases.
+    ``backend`` is how they are computed: ``auto`` (by their shape), ``loop``, ``grouped_mm``, or ``transformers.NAME``,
+    a function of its experts interface. All give the same values and gradients.
 
-    ``gate_up_proj`` holds gate above up, [E, 2·I, D], and ``down_proj`` is [E, D, I], as transformers' experts do.
+    Weights and biases are fused, one expert behind the other, and are called as transformers' own experts call theirs.
     """
 
-    def __init__(self, *, num_experts: int, dim: int, hidden: int, act: Callable[[Tensor], Tensor], backend: Backend):
+    gated: bool
+
+    def __init__(self, *, num_experts: int, act: Callable[[Tensor], Tensor], backend: str):
         super().__init__()
-        self.gate_up_proj = nn.Parameter(torch.empty(num_experts, 2 * hidden, dim))
-        self.down_proj = nn.Parameter(torch.empty(num_experts, dim, hidden))
-        for weights in (self.gate_up_proj, self.down_proj):
-            nn.init.normal_(weights, std=0.02)
+        self.num_experts = num_experts
         self.act = act
-        self.backend: Backend = backend
+        self.backend = backend
+
+    @property
+    @abstractmethod
+    def first(self) -> tuple[Float[Tensor, "E inner D"], Float[Tensor, "E inner"] | None]:
+        """Weights and bias of the first layer."""
+
+    @property
+    @abstractmethod
+    def second(self) -> tuple[Float[Tensor, "E D I"], Float[Tensor, "E D"] | None]:
+        """Weights and bias of the second layer."""
+
+    @abstractmethod
+    def between(self, hidden: Float[Tensor, "A inner"]) -> Float[Tensor, "A I"]:
+        """What happens to the first layer's output before the second."""
+
+    @property
+    def inner(self) -> int:
+        """I."""
+        return self.second[0].shape[2]
 
     def forward(self, tokens: Float[Tensor, "T D"], routing: Routing) -> Float[Tensor, "T D"]:
         """Send tokens to their experts and add what they return, by weight, as ``routing`` says."""
         sent = routing.dispatch(tokens)
-        run = self._grouped if self._use_grouped(tokens) else self._loop
-        return routing.combine(run(sent.rows, sent.sizes), sent)
+        return routing.combine(self.chosen_backend(sent.rows)(sent.rows, sent.sizes), sent)
 
-    def _use_grouped(self, tokens: Tensor) -> bool:
-        if self.backend != "auto":
-            return self.backend == "grouped_mm"
+    def chosen_backend(self, rows: Float[Tensor, "A D"]) -> Callable[[Tensor, Tensor], Tensor]:
+        """How these rows are computed."""
+        own = {"loop": self._loop, "grouped_mm": self._grouped}
+        if self.backend == "auto":
+            return self._grouped if self._many_and_small(rows) else self._loop
+        return own.get(self.backend, self._elsewhere)
+
+    def _many_and_small(self, rows: Tensor) -> bool:
         # Few large experts: a loop is as fast (measured by others on GPUs and CPUs); many small ones: grouped.
-        return self.gate_up_proj.shape[0] > 8 and _aligned(tokens, self.gate_up_proj, self.down_proj)
+        return self.num_experts > 8 and _aligned(rows, self.first[0], self.second[0])
 
-    def _loop(self, sorted_tokens: Float[Tensor, "A D"], sizes: Tensor) -> Float[Tensor, "A D"]:
-        parts = sorted_tokens.split(sizes.tolist())
+    def _loop(self, sorted_tokens: Float[Tensor, "A D"], sizes: Int[Tensor, " E"]) -> Float[Tensor, "A D"]:
         # Unbound at once: the gradient of an index into fused weights is as large as all of them, for each expert.
-        weights = zip(parts, self.gate_up_proj.unbind(), self.down_proj.unbind(), strict=True)
-        outputs = [F.linear(self._gate(F.linear(part, gate_up)), down) for part, gate_up, down in weights]
+        ups, up_biases = self._unbound(*self.first)
+        downs, down_biases = self._unbound(*self.second)
+        outputs = []
+        for index, part in enumerate(sorted_tokens.split(sizes.tolist())):
+            inner = self.between(F.linear(part, ups[index], up_biases[index]))
+            outputs.append(F.linear(inner, downs[index], down_biases[index]))
         return torch.cat(outputs)
 
-    def _grouped(self, sorted_tokens: Float[Tensor, "A D"], sizes: Tensor) -> Float[Tensor, "A D"]:
-        ends = sizes.cumsum(0).to(torch.int32)
-        hidden = F.grouped_mm(sorted_tokens, self.gate_up_proj.transpose(1, 2), offs=ends)
-        return F.grouped_mm(self._gate(hidden), self.down_proj.transpose(1, 2), offs=ends)
+    def _unbound(self, weight: Tensor, bias: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        return weight.unbind(), (None,) * self.num_experts if bias is None else bias.unbind()
 
-    def _gate(self, hidden: Float[Tensor, "A twice"]) -> Float[Tensor, "A I"]:
+    def _grouped(self, sorted_tokens: Float[Tensor, "A D"], sizes: Int[Tensor, " E"]) -> Float[Tensor, "A D"]:
+        hidden = self.between(_grouped_linear(sorted_tokens, *self.first, sizes))
+        return _grouped_linear(hidden, *self.second, sizes)
+
+    def _elsewhere(self, sorted_tokens: Float[Tensor, "A D"], sizes: Int[Tensor, " E"]) -> Float[Tensor, "A D"]:
+        return interface(self.backend)(self, sorted_tokens, sizes)
+
+
+class GatedExperts(Experts):
+    """E gated FFNs: ``down(act(gate(x)) * up(x))``, as Llama's, without biases.
+
+    ``gate_up_proj`` holds gate above up, [E, 2·I, D], and ``down_proj`` is [E, D, I].
+    """
+
+    gated = True
+
+    def __init__(self, *, num_experts: int, dim: int, hidden: int, act: Callable[[Tensor], Tensor], backend: str):
+        super().__init__(num_experts=num_experts, act=act, backend=backend)
+        self.gate_up_proj = nn.Parameter(torch.empty(num_experts, 2 * hidden, dim))
+        self.down_proj = nn.Parameter(torch.empty(num_experts, dim, hidden))
+        for weights in (self.gate_up_proj, self.down_proj):
+            nn.init.normal_(weights, std=0.02)
+
+    @property
+    def first(self) -> tuple[Tensor, None]:
+        """Gate and up projection."""
+        return self.gate_up_proj, None
+
+    @property
+    def second(self) -> tuple[Tensor, None]:
+        """Down projection."""
+        return self.down_proj, None
+
+    def between(self, hidden: Float[Tensor, "A twice"]) -> Float[Tensor, "A I"]:
+        """The gate, activated, times the rest."""
         gate, up = hidden.chunk(2, dim=-1)
         return self.act(gate) * up
+
+
+class PlainExperts(Experts):
+    """E FFNs without a gate: ``down(act(up(x)))`` with biases, as Phi-2's.
+
+    ``up_proj`` is [E, I, D] and ``down_proj`` [E, D, I].
+    """
+
+    gated = False
+
+    def __init__(self, *, num_experts: int, dim: int, hidden: int, act: Callable[[Tensor], Tensor], backend: str):
+        super().__init__(num_experts=num_experts, act=act, backend=backend)
+        self.up_proj = nn.Parameter(torch.empty(num_experts, hidden, dim))
+        self.up_proj_bias = nn.Parameter(torch.zeros(num_experts, hidden))
+        self.down_proj = nn.Parameter(torch.empty(num_experts, dim, hidden))
+        self.down_proj_bias = nn.Parameter(torch.zeros(num_experts, dim))
+        for weights in (self.up_proj, self.down_proj):
+            nn.init.normal_(weights, std=0.02)
+
+    @property
+    def first(self) -> tuple[Tensor, Tensor]:
+        """Up projection and its bias."""
+        return self.up_proj, self.up_proj_bias
+
+    @property
+    def second(self) -> tuple[Tensor, Tensor]:
+        """Down projection and its bias."""
+        return self.down_proj, self.down_proj_bias
+
+    def between(self, hidden: Float[Tensor, "A I"]) -> Float[Tensor, "A I"]:
+        """The activation."""
+        return self.act(hidden)
+
+
+def _grouped_linear(
+    rows: Float[Tensor, "A n"], weight: Float[Tensor, "E m n"], bias: Float[Tensor, "E m"] | None, sizes: Tensor
+) -> Float[Tensor, "A m"]:
+    made = F.grouped_mm(rows, weight.transpose(1, 2), offs=sizes.cumsum(0).to(torch.int32))
+    # torch's grouped product takes no bias yet.
+    return made if bias is None else made + bias.repeat_interleave(sizes, dim=0, output_size=len(rows))
 
 
 def _aligned(*tensors: Tensor) -> bool:

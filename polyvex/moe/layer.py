@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from polyvex.context import TokenContext
-from polyvex.moe.experts import GatedExperts
+from polyvex.moe.experts import Experts
 from polyvex.moe.routers import Router
 
 
@@ -24,7 +24,7 @@ class MoEFeedForward(nn.Module):
         self,
         *,
         router: Router,
-        experts: GatedExperts,
+        experts: Experts,
         context: TokenContext | None = None,
         beside: nn.Module | None = None,
         weigh: nn.Linear | None = None,

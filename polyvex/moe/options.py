@@ -1,10 +1,11 @@
 """What a recipe says of experts: which layers have them, how many, and what they start as."""
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from polyvex.moe.experts import Backend
+from polyvex.moe.interface import PREFIX
 from polyvex.options import Options
 
 LayerChoice = Literal["first_half", "second_half", "sparse", "dense"]
@@ -45,7 +46,12 @@ class MoEOptions(Options):
         description="Take a router that lets the language model see later tokens while it trains: expert_choice or "
         "soft. When it writes, there are none.",
     )
-    backend: Backend = Field(default="auto", description="How experts are computed: auto, loop, or grouped_mm.")
+    backend: str = Field(
+        default="auto",
+        pattern=rf"^(auto|loop|grouped_mm|{re.escape(PREFIX)}[a-z0-9_]+)$",
+        description="How experts are computed: auto (by their shape), loop, grouped_mm, or transformers.NAME, a "
+        "function of transformers' experts interface such as transformers.batched_mm.",
+    )
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:

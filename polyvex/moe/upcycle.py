@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from polyvex.context import TokenContext
 from polyvex.errors import RecipeError
-from polyvex.moe.experts import GatedExperts
+from polyvex.moe.dense import DenseFFN, halve, read_ffn
+from polyvex.moe.experts import GatedExperts, PlainExperts
+from polyvex.moe.interface import PREFIX, interface
 from polyvex.moe.layer import MoEFeedForward
 from polyvex.moe.options import MoEOptions, chosen_layers
 from polyvex.moe.routers import Router, RouterOptions
@@ -34,57 +36,66 @@ def install_experts(
         context: where layers read which tokens are padding; the one that their model tells it to.
 
     Raises:
-        RecipeError: if a layer has no gated FFN (``gate_proj``, ``up_proj``, ``down_proj`` without bias).
+        RecipeError: if a layer has no FFN that experts can be made of (:func:`~polyvex.moe.dense.read_ffn`).
     """
     layers = _decoder_layers(lm)
     installed = []
     chosen = chosen_layers(options.layers, len(layers))
     for index, count in zip(chosen, options.of_layers(chosen), strict=True):
-        dense = layers[index].mlp
-        if not isinstance(dense, nn.Module) or (problem := _not_gated(dense)):
-            raise RecipeError([f"[moe]: layer {index} cannot become experts: {problem}"])  # type: ignore[possibly-undefined]
-        layers[index].mlp = _moe_from(dense, options, router, count=count, copy=copy, context=context)
+        module = getattr(layers[index], "mlp", None)
+        try:
+            if not isinstance(module, nn.Module):
+                raise ValueError(f"{type(layers[index]).__name__} has no network called mlp")
+            dense = read_ffn(module)
+        except ValueError as error:
+            raise RecipeError([f"[moe]: layer {index} cannot become experts: {error}"]) from None
+        made = _moe_from(dense, options, router, count=count, copy=copy, context=context, beside=module)
+        layers[index].mlp = made.train(module.training)
         installed.append(f"layers.{index}.mlp")
     return installed
 
 
 def _moe_from(
-    dense: Any,
+    dense: DenseFFN,
     options: MoEOptions,
     router: tuple[type[Router], RouterOptions],
     *,
     count: int,
     copy: bool,
     context: TokenContext | None,
+    beside: nn.Module,
 ) -> MoEFeedForward:
-    weight: Tensor = dense.gate_proj.weight
-    hidden, dim = weight.shape
-    if hidden % options.granularity:
-        raise RecipeError([f"[moe]: granularity {options.granularity} does not divide the FFN's width of {hidden}"])
+    """The layer; ``beside`` is the network that the experts are made of, which stays if the options say so."""
+    if dense.inner % options.granularity:
+        problem = f"granularity {options.granularity} does not divide the FFN's width of {dense.inner}"
+        raise RecipeError([f"[moe]: {problem}"])
+    if options.backend.startswith(PREFIX):
+        interface(options.backend)  # so that an unknown one is told here
     kind, router_options = router
-    with torch.device(weight.device):
-        experts = GatedExperts(
+    with torch.device(dense.down.device):
+        experts = (GatedExperts if dense.gated else PlainExperts)(
             num_experts=count,
-            dim=dim,
-            hidden=hidden // options.granularity,
-            act=dense.act_fn,
+            dim=dense.dim,
+            hidden=dense.inner // options.granularity,
+            act=dense.act,
             backend=options.backend,
         )
-        chooser = kind(router_options, dim=dim, num_experts=count)
-        weigh = nn.Linear(dim, 2) if options.beside == "residual" else None
-    experts.to(weight.dtype)
+        chooser = kind(router_options, dim=dense.dim, num_experts=count)
+        weigh = nn.Linear(dense.dim, 2) if options.beside == "residual" else None
+    experts.to(dense.down.dtype)
     if copy:
         start_experts(experts, dense, options)
         chooser.group(options.granularity)
-    beside = None if options.beside == "none" else dense
-    if copy and options.beside == "shared":
-        with torch.no_grad():  # both say all of it, so each says half
-            experts.down_proj.mul_(0.5)
-            dense.down_proj.weight.mul_(0.5)
-    made = MoEFeedForward(
-        router=chooser, experts=experts, context=context, beside=beside, weigh=weigh and weigh.to(weight.dtype)
+    if copy and options.beside == "shared":  # both say all of it, so each says half
+        halve(*experts.second)
+        halve(dense.down, dense.down_bias)
+    return MoEFeedForward(
+        router=chooser,
+        experts=experts,
+        context=context,
+        beside=None if options.beside == "none" else beside,
+        weigh=weigh and weigh.to(dense.down.dtype),
     )
-    return made.train(dense.training)
 
 
 def begins_unlike(options: MoEOptions, router: tuple[type[Router], RouterOptions]) -> str:
@@ -101,15 +112,6 @@ def begins_unlike(options: MoEOptions, router: tuple[type[Router], RouterOptions
         if k % options.granularity:
             return f"{k} experts per token are no multiple of the {options.granularity} parts of a network"
     return ""
-
-
-def _not_gated(dense: nn.Module) -> str:
-    """Why a module is not a gated FFN without biases; empty if it is one."""
-    missing = [name for name in ("gate_proj", "up_proj", "down_proj", "act_fn") if not hasattr(dense, name)]
-    if missing:
-        return f"{type(dense).__name__} has no {', '.join(missing)}; only gated FFNs as Llama's can be upcycled"
-    biased = [name for name in ("gate_proj", "up_proj", "down_proj") if getattr(dense, name).bias is not None]
-    return f"{type(dense).__name__} has biases in {', '.join(biased)}; experts have none" if biased else ""
 
 
 def _decoder_layers(lm: nn.Module) -> Any:

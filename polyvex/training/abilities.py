@@ -9,6 +9,8 @@ from torch import nn
 from polyvex.cache.place import best_device
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.model.attention import packed_mask, sliding_window
+from polyvex.moe.experts import GatedExperts
+from polyvex.moe.interface import PREFIX, interface
 from polyvex.recipe.schema import Recipe
 
 POSITIONS = ("rotary", "wpe", "embed_positions", "position_embed", "positions_embed")
@@ -99,7 +101,8 @@ def unpackable(lm: Any) -> str:
 def proven(recipe: Recipe, lm: Any) -> list[str]:
     """Try on the language model itself what its structure promised: a few random embeddings go through it.
 
-    Positions must change what it says if a scheme gives some; packed texts must say what they say alone.
+    Positions must change what it says if a scheme gives some; packed texts must say what they say alone. Experts that
+    are computed by somebody else's kernel are tried too.
     """
     training = lm.training
     lm.eval()
@@ -108,9 +111,23 @@ def proven(recipe: Recipe, lm: Any) -> list[str]:
         scale = lm.get_input_embeddings().weight.float().std().item() or 1.0
         embeds = torch.randn(1, 6, lm.config.get_text_config().hidden_size, device=lm.device) * scale
     embeds = embeds.to(lm.get_input_embeddings().weight.dtype)
-    found = _moved(recipe, lm, embeds) + _packed(recipe, lm, embeds)
+    found = _moved(recipe, lm, embeds) + _packed(recipe, lm, embeds) + _computed(recipe, lm.device)
     lm.train(training)
     return found
+
+
+def _computed(recipe: Recipe, device: torch.device) -> list[str]:
+    """Let a few small experts be computed as the recipe asks: some ways need a GPU, or libraries that are not here."""
+    if recipe.moe is None or not recipe.moe.backend.startswith(PREFIX):
+        return []
+    experts = GatedExperts(num_experts=2, dim=64, hidden=64, act=nn.functional.silu, backend=recipe.moe.backend)
+    rows, sizes = torch.zeros(2, 64, device=device), torch.ones(2, dtype=torch.long, device=device)
+    try:
+        interface(recipe.moe.backend)(experts.to(device), rows, sizes)
+    except Exception as error:  # whatever a kernel of somebody else says
+        why = " ".join(str(error).split())[:300]
+        return [f"[moe]: backend = '{recipe.moe.backend}' does not run here ({device.type}): {why}. Take auto"]
+    return []
 
 
 def _said(lm: Any, embeds: torch.Tensor, ids: list[int], mask: Any) -> torch.Tensor:

@@ -10,14 +10,14 @@ from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
 from polyvex.moe import Routing, TopKRouter
-from polyvex.moe.experts import Backend, GatedExperts
+from polyvex.moe.experts import GatedExperts, PlainExperts
 from polyvex.moe.layer import MoEFeedForward
 from polyvex.moe.routers import TopKOptions
 
-BACKENDS: tuple[Backend, ...] = ("loop", "grouped_mm", "auto")
+BACKENDS = ("loop", "grouped_mm", "auto", "transformers.batched_mm", "transformers.grouped_mm")
 
 
-def experts(backend: Backend, *, count: int = 4, dim: int = 8, hidden: int = 12) -> GatedExperts:
+def experts(backend: str, *, count: int = 4, dim: int = 8, hidden: int = 12) -> GatedExperts:
     torch.manual_seed(0)
     made = GatedExperts(num_experts=count, dim=dim, hidden=hidden, act=F.silu, backend=backend)
     with torch.no_grad():
@@ -33,7 +33,7 @@ def route(tokens: Tensor, *, count: int = 4, k: int = 2) -> Routing:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("k", [1, 2, 4])
-def test_output_is_the_weighted_sum_over_a_tokens_experts(backend: Backend, k: int, tokens: Tensor) -> None:
+def test_output_is_the_weighted_sum_over_a_tokens_experts(backend: str, k: int, tokens: Tensor) -> None:
     made, routing = experts(backend), route(tokens, k=k)
 
     def ffn(token: Tensor, index: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def test_loop_is_grouped_mm_in_values_and_gradients(count: int, k: int, tokens: 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_expert_that_nobody_chooses_gets_a_zero_gradient(backend: Backend, tokens: Tensor) -> None:
+def test_an_expert_that_nobody_chooses_gets_a_zero_gradient(backend: str, tokens: Tensor) -> None:
     # Fused weights: no parameter is ever "unused", so data-parallel training needs no special care.
     made = experts(backend)
     routing = Routing(
@@ -84,20 +84,20 @@ def test_an_expert_that_nobody_chooses_gets_a_zero_gradient(backend: Backend, to
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_permuting_the_tokens_permutes_the_output(backend: Backend, tokens: Tensor) -> None:
+def test_permuting_the_tokens_permutes_the_output(backend: str, tokens: Tensor) -> None:
     made = experts(backend)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(made(tokens[order], route(tokens[order])), made(tokens, route(tokens))[order], atol=1e-4)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_no_tokens_give_no_output(backend: Backend) -> None:
+def test_no_tokens_give_no_output(backend: str) -> None:
     empty = torch.zeros(0, 8)
     assert experts(backend)(empty, route(empty)).shape == (0, 8)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_layer_is_mixtrals_block_at_equal_weights(backend: Backend) -> None:
+def test_the_layer_is_mixtrals_block_at_equal_weights(backend: str) -> None:
     config = MixtralConfig(
         hidden_size=8, intermediate_size=12, num_local_experts=4, num_experts_per_tok=2, hidden_act="silu"
     )
@@ -140,6 +140,34 @@ def test_auto_loops_where_rows_are_not_16_bytes() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_output_keeps_the_models_precision(backend: Backend, tokens: Tensor) -> None:
+def test_output_keeps_the_models_precision(backend: str, tokens: Tensor) -> None:
     made = experts(backend, hidden=16).to(torch.bfloat16)  # 16 · 2 bytes: grouped GEMMs want multiples of 16
     assert made(tokens.bfloat16(), route(tokens)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_experts_without_a_gate_are_two_layers_with_biases(backend: str, tokens: Tensor) -> None:
+    torch.manual_seed(0)
+    made = PlainExperts(num_experts=4, dim=8, hidden=12, act=F.gelu, backend=backend)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter)
+    expert = torch.randint(4, (len(tokens), 1))
+    probs = torch.full((len(tokens), 4), 0.25)
+    routing = Routing(expert=expert, weight=torch.full(expert.shape, 0.5), logits=probs, probs=probs)
+    expected = torch.stack(
+        [
+            0.5
+            * F.linear(
+                F.gelu(F.linear(token, made.up_proj[index], made.up_proj_bias[index])),
+                made.down_proj[index],
+                made.down_proj_bias[index],
+            )
+            for token, index in zip(tokens, expert[:, 0].tolist(), strict=True)
+        ]
+    )
+    found = made(tokens, routing)
+    assert torch.allclose(found, expected, atol=1e-5)
+    gradients = torch.autograd.grad(found.square().sum(), list(made.parameters()), retain_graph=True)
+    wanted = torch.autograd.grad(expected.square().sum(), list(made.parameters()))
+    for one, other in zip(gradients, wanted, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)

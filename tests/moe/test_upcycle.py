@@ -7,14 +7,22 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    StableLmConfig,
+    StableLmForCausalLM,
 )
 
 from polyvex.errors import RecipeError
@@ -152,21 +160,35 @@ def test_the_ffns_activation_and_precision_are_kept() -> None:
     assert lm.model.layers[0].mlp.experts.down_proj.dtype == torch.bfloat16
 
 
-def test_other_gated_models_can_be_upcycled() -> None:
+OTHERS: dict[str, Callable[[], Any]] = {
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+    "phi": lambda: PhiForCausalLM(PhiConfig(**SIZES)),
+    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**SIZES, pad_token_id=0)),
+    "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**SIZES, head_dim=8)),
+    "stablelm": lambda: StableLmForCausalLM(StableLmConfig(**SIZES)),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"num_experts": 8, "granularity": 2}, {"beside": "shared"}], ids=str)
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_models_can_be_upcycled(name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    lm = Qwen2ForCausalLM(Qwen2Config(**SIZES)).eval()
+    lm = OTHERS[name]().eval()
+    for parameter in lm.parameters():  # biases start at zero, and would not be missed
+        torch.nn.init.normal_(parameter, std=0.3)
     ids = torch.randint(50, (2, 9))
     with torch.no_grad():
         dense = lm(input_ids=ids).logits
-        upcycle(lm, layers="sparse")
-        assert torch.allclose(lm(input_ids=ids).logits, dense, atol=1e-5)
+        upcycle(lm, layers="sparse", **options)
+        assert torch.allclose(lm(input_ids=ids).logits, dense, atol=1e-4 * dense.abs().max())
 
 
 def refused() -> dict[str, tuple[Callable[[], nn.Module], str]]:
     twice = llama()
     upcycle(twice, layers=[0])
     parts = "gate_proj, up_proj, down_proj, act_fn"
-    gated = "only gated FFNs as Llama's can be upcycled"
+    biased = "LlamaMLP has biases in gate_proj, up_proj, down_proj; gated experts have none"
+    gated = "experts are made of gated FFNs as Llama's, or of fc1 and fc2 as Phi's"
     return {
         "gpt2": (
             lambda: GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2)),
@@ -178,7 +200,7 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], str]]:
         ),
         "biases": (
             lambda: llama(mlp_bias=True),
-            "layer 0 cannot become experts: LlamaMLP has biases in gate_proj, up_proj, down_proj; experts have none",
+            f"layer 0 cannot become experts: {biased}",
         ),
         "twice": (
             lambda: twice,
@@ -327,3 +349,25 @@ def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], me
 def test_parts_that_do_not_come_out_even_are_refused() -> None:
     with pytest.raises(RecipeError, match="granularity 5 does not divide the FFN's width of"):
         upcycle(llama(), num_experts=10, granularity=5, k=5)
+
+
+def test_an_unknown_backend_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(RecipeError, match=r"no backend 'transformers.fast'. There are .* transformers.batched_mm"):
+        upcycle(llama(), backend="transformers.fast")
+    with pytest.raises(ValueError, match="backend"):
+        MoEOptions(backend="fast")
+
+
+def test_networks_without_a_gate_forget_too() -> None:
+    torch.manual_seed(0)
+    lm = PhiForCausalLM(PhiConfig(**{**SIZES, "intermediate_size": 400}))
+    dense = lm.model.layers[0].mlp
+    up, down = dense.fc1.weight.clone(), dense.fc2.weight.clone()
+    torch.nn.init.normal_(dense.fc1.bias)
+    bias = dense.fc1.bias.clone()
+    upcycle(lm, num_experts=2, start="drop", drop=0.25, layers=[0])
+    experts = lm.model.layers[0].mlp.experts
+    changed = (experts.up_proj[0] != up).any(dim=1)
+    assert int(changed.sum()) == 100
+    assert torch.equal((experts.down_proj[0] != down).any(dim=0), changed)
+    assert torch.equal(experts.up_proj_bias[0], bias)

@@ -66,9 +66,9 @@ def language_model(family: str) -> Any:
     return lm
 
 
-def asking(scheme: str, *, pack: bool = False) -> Any:
-    table = SimpleNamespace(use=scheme, base="sequential")
-    return SimpleNamespace(encoders=[], positions=table, training=SimpleNamespace(pack=pack))
+def asking(scheme: str, *, pack: bool = False, backend: str = "auto") -> Any:
+    table, moe = SimpleNamespace(use=scheme, base="sequential"), SimpleNamespace(backend=backend)
+    return SimpleNamespace(encoders=[], positions=table, training=SimpleNamespace(pack=pack), moe=moe)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -115,3 +115,10 @@ def test_an_attention_that_a_language_model_lacks_is_refused() -> None:
     assert llama.config._attn_implementation == "sdpa"
     use_attention(llama, "eager")
     assert llama.config._attn_implementation == "eager"
+
+
+def test_a_kernel_that_does_not_run_here_is_found_by_trying() -> None:
+    lm = language_model("llama")
+    assert proven(asking("sequential", backend="transformers.batched_mm"), lm) == []
+    (problem,) = proven(asking("sequential", backend="transformers.sonicmoe"), lm)
+    assert problem.startswith("[moe]: backend = 'transformers.sonicmoe' does not run here (cpu): ")
