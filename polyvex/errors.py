@@ -48,3 +48,18 @@ class TrainingError(PolyvexError):
     """Training went wrong: a frozen part changed, a loss was not finite."""
 
     exit_code = 1
+
+
+class ExportError(PolyvexError):
+    """A run's language model cannot be written in another form. Lists every reason at once, each with a way out."""
+
+    def __init__(self, reasons: list[str], *, what: str):
+        self.reasons = reasons
+        count = "1 reason" if len(reasons) == 1 else f"{len(reasons)} reasons"
+        super().__init__(f"{what}: {count}\n" + "\n".join(f"  - {reason}" for reason in reasons))
+
+
+class ParityError(PolyvexError):
+    """What was exported does not say what the run says; it was taken away again."""
+
+    exit_code = 1
