@@ -61,7 +61,8 @@ def card(
         scale: the largest logit.
     """
     config = model.config
-    layers = f"layer{'s' if len(copied) > 1 else ''} {', '.join(map(str, copied))}"
+    layers, have = ("layers", "have") if len(copied) > 1 else ("layer", "has")
+    where = f"{layers} {', '.join(map(str, copied))}"
     return CARD.format(
         name=recipe["name"],
         version=version("polyvex"),
@@ -70,7 +71,7 @@ def card(
         parameters=model.num_parameters(),
         num_experts=config.num_local_experts,
         k=config.num_experts_per_tok,
-        copied=f"; {layers} had none in the run, and has equal copies of its network here" if copied else "",
+        copied=f"; {where} had none in the run, and {have} equal copies of a network here" if copied else "",
         gap=gap,
         scale=scale,
         tokens=f"- left out of the tokenizer, since the embeddings lack it: `{'`, `'.join(dropped)}`\n"

@@ -81,7 +81,7 @@ def check_tokenizer(tokenizer: Any, folder: Path, rows: int) -> None:
             f"the exported tokenizer, which transformers loads as {type(found).__name__}, splits a text into {got[:8]} "
             f"…, expected {expected[:8]} … as {type(tokenizer).__name__} does. It was taken away again; report it"
         )
-    if beyond := [token for token, number in found.get_vocab().items() if number >= rows]:
+    if beyond := sorted(token for token, number in found.get_vocab().items() if number >= rows):
         raise ParityError(
             f"the exported tokenizer has {', '.join(beyond[:5])}, expected nothing beyond the embeddings' {rows} rows. "
             f"It was taken away again; please report it"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from polyvex.answer import load
 from polyvex.errors import ExportError, ParityError, RunError
@@ -82,7 +82,8 @@ def export_run(
     family, folder = family_named(to), Path(out)
     _check_free(folder)
     assistant = load(run, registries=registries)
-    lm, tokenizer = assistant.model.lm, assistant.processor.tokenizer
+    # The processor's own tokenizer remembers what it was loaded with, and would write that out.
+    lm, tokenizer = assistant.model.lm, AutoTokenizer.from_pretrained(run)
     rows = lm.get_input_embeddings().weight.shape[0]
     if found := [*reasons(lm, family, copy_dense=copy_dense), *tokenizer_reasons(tokenizer, rows)]:
         raise ExportError(found, what=f"{run} cannot be exported as {family.name}")
