@@ -1,5 +1,6 @@
 """The families of transformers that a language model with experts can be written as, and what each can say."""
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -66,25 +67,25 @@ def gate_of(router: Router) -> Gate:
     Raises:
         ValueError: if no family can say it; tells why, and a way out.
     """
-    options: Any = router.options
     if type(router) is NoisyTopKRouter:
-        return Gate(k=options.k, sums_to_one=True)
-    if type(router) not in (TopKRouter, SwitchRouter):
+        return Gate(k=router.options.k, sums_to_one=True)
+    if type(router) is SwitchRouter:
+        return Gate(k=1, sums_to_one=False)
+    if type(router) is not TopKRouter:
         raise ValueError(
             f"{type(router).__name__} routes in another way than the families, where each token takes its k most "
             f"probable experts. Train with the router top_k, noisy_top_k or switch"
         )
-    if type(router) is SwitchRouter:
-        return Gate(k=1, sums_to_one=False)
+    options: Any = router.options
     return Gate(k=options.k, sums_to_one=options.renormalize or options.k == router.num_experts)
 
 
 def expert_layers(lm: Any) -> dict[int, MoEFeedForward]:
     """The layers of a language model that have experts, by number."""
-    return {int(name.split(".")[-2]): layer for name, layer in moe_layers(lm)}
+    return {int(re.findall(r"\d+", name)[0]): layer for name, layer in moe_layers(lm)}
 
 
 def dense_layers(lm: Any) -> dict[int, Any]:
     """The feed-forward networks of the other layers, by number, of a model of :attr:`Family.sources`."""
-    networks = {number: layer.mlp for number, layer in enumerate(lm.model.layers)}
-    return {number: network for number, network in networks.items() if not isinstance(network, MoEFeedForward)}
+    sparse = expert_layers(lm)
+    return {number: layer.mlp for number, layer in enumerate(lm.model.layers) if number not in sparse}

@@ -53,7 +53,7 @@ def _of_kind(lm: Any, family: Family) -> Iterator[str]:
     elif type(lm) not in family.sources:
         known = " and ".join(kind.__name__ for kind in family.sources)
         others = [one.name for one in FAMILIES.values() if type(lm) in one.sources]
-        way = f"Say --to {others[0]}" if others else f"Train with one of those; or {AS_IT_IS}, for polyvex alone"
+        way = f"Say --to {others[0]}" if others else "Train with one of those"
         yield f"the language model is {name}; {family.name} computes what {known} compute, no other. {way}"
 
 

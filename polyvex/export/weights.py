@@ -53,6 +53,8 @@ def family_config(lm: Any, family: Family) -> PreTrainedConfig:
 def family_weights(weights: Mapping[str, Tensor], lm: Any, family: Family) -> dict[str, Tensor]:
     """The language model's weights by the family's names; nothing is copied but dense layers.
 
+    Weights whose names are not known, those of adapters say, keep them (:func:`unplaced`).
+
     A dense layer of a family that has none becomes E equal experts under a router that knows no difference: whichever K
     it takes, their weights sum to one.
     """
@@ -60,7 +62,8 @@ def family_weights(weights: Mapping[str, Tensor], lm: Any, family: Family) -> di
     layers = expert_layers(lm)
     for number in layers:
         here = f"model.layers.{number}.mlp"
-        state[f"{here}.gate.weight"] = state.pop(f"{here}.router.weight")
+        if f"{here}.router.weight" in state:
+            state[f"{here}.gate.weight"] = state.pop(f"{here}.router.weight")
         state.pop(f"{here}.router.noise", None)  # there is none when it answers
     if not family.dense_layers:
         count = next(iter(layers.values())).router.num_experts
@@ -70,7 +73,10 @@ def family_weights(weights: Mapping[str, Tensor], lm: Any, family: Family) -> di
 
 
 def _copies(state: dict[str, Tensor], here: str, count: int) -> None:
-    gate, up, down = (state.pop(f"{here}.{name}_proj.weight") for name in ("gate", "up", "down"))
+    names = [f"{here}.{name}_proj.weight" for name in ("gate", "up", "down")]
+    if not all(name in state for name in names):
+        return
+    gate, up, down = (state.pop(name) for name in names)
     state[f"{here}.experts.gate_up_proj"] = torch.cat([gate, up]).repeat(count, 1, 1)
     state[f"{here}.experts.down_proj"] = down.repeat(count, 1, 1)
     state[f"{here}.gate.weight"] = gate.new_zeros(count, gate.shape[1])

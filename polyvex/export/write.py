@@ -88,7 +88,7 @@ def export_run(
     if found := [*reasons(lm, family, copy_dense=copy_dense), *tokenizer_reasons(tokenizer, rows)]:
         raise ExportError(found, what=f"{run} cannot be exported as {family.name}")
     made = in_family(lm, family)
-    made.generation_config = _generation(assistant.model, rows)
+    made.generation_config = _generation(assistant.model)
     with _whole(folder) as part:
         made.save_pretrained(part)
         dropped = save_tokenizer(tokenizer, part, rows)
@@ -147,15 +147,14 @@ def logits_of(lm: Any, ids: Tensor) -> Float[Tensor, "rows length vocabulary"]:
     return lm.eval()(input_ids=ids.to(lm.device), attention_mask=torch.ones_like(ids, device=lm.device)).logits.cpu()
 
 
-def _generation(model: Any, rows: int) -> GenerationConfig:
-    """How the run generates; ``<image>`` stays suppressed where the embeddings have a row for it."""
+def _generation(model: Any) -> GenerationConfig:
+    """How the run generates; it suppresses ``<image>`` only where the embeddings have a row for it."""
     told = model.generation_config
-    suppressed = [number for number in told.suppress_tokens or [] if number < rows]
     return GenerationConfig(
         bos_token_id=model.lm.config.bos_token_id,
         eos_token_id=told.eos_token_id,
         pad_token_id=told.pad_token_id,
-        suppress_tokens=suppressed or None,
+        suppress_tokens=told.suppress_tokens,
     )
 
 
@@ -174,7 +173,7 @@ def _whole(folder: Path) -> Iterator[Path]:
     try:
         yield part
         if folder.exists():
-            folder.rmdir()  # it is empty, or this fails
+            folder.rmdir()  # it is empty, or this fails; not every system replaces it
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -52,7 +52,9 @@ def test_a_subclass_may_compute_something_else(mixture: Mixture) -> None:
 
     lm = mixture("llama")
     lm.__class__ = Scaled
-    assert only(lm, "mixtral").startswith("the language model is Scaled; mixtral computes")
+    said = only(lm, "mixtral")
+    assert said.startswith("the language model is Scaled; mixtral computes")
+    assert said.endswith("no other. Train with one of those")
 
 
 @pytest.mark.parametrize("router", [{"use": "switch"}, {"use": "top_k", "renormalize": False}])
@@ -165,12 +167,29 @@ def test_copying_without_effect(mixture: Mixture) -> None:
     assert said == "--copy-dense has no effect: qwen3_moe has dense layers of its own. Leave it out"
 
 
-def lora(lm: nn.Module) -> None:
-    inject_adapter_in_model(LoraConfig(r=2, target_modules=["q_proj"]), lm)
+def lora(*targets: str) -> Callable[[nn.Module], object]:
+    return lambda lm: inject_adapter_in_model(LoraConfig(r=2, target_modules=list(targets)), lm)
+
+
+class Wrapped(nn.Module):
+    """Something around a layer's experts, with what it adds."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+        self.extra = nn.Parameter(torch.ones(2))
 
 
 CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
-    "adapters": (lora, "model.layers.0.self_attn.q_proj.base_layer.weight [32, 32] has no place"),
+    "adapters of a dense network": (
+        lora("up_proj"),
+        "model.layers.0.mlp.up_proj.base_layer.weight [48, 32] has no place",
+    ),
+    "around the experts": (
+        lambda lm: setattr(lm.model.layers[1], "mlp", Wrapped(lm.model.layers[1].mlp)),
+        "model.layers.1.mlp.extra [2] has no place",
+    ),
+    "adapters": (lora("q_proj"), "model.layers.0.self_attn.q_proj.base_layer.weight [32, 32] has no place"),
     "bias of a dense network": (
         lambda lm: setattr(lm.model.layers[0].mlp.up_proj, "bias", nn.Parameter(torch.ones(48))),
         "model.layers.0.mlp.up_proj.bias [48] has no place",

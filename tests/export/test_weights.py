@@ -109,7 +109,9 @@ def test_parts_of_a_network_have_their_own_width(kind: str, family: str, mixture
 @pytest.mark.parametrize(("kind", "family"), [("llama", "mixtral"), ("qwen3", "qwen3_moe")])
 def test_the_rotary_base_is_kept(kind: str, family: str, mixture: Mixture, tmp_path: Path) -> None:
     rope = {"rope_type": "default", "rope_theta": 100_000.0}
-    found = loaded(mixture(kind, rope_parameters=rope, head_dim=8), family, tmp_path)
+    lm = mixture(kind, rope_parameters=rope, head_dim=8)
+    found = loaded(lm, family, tmp_path)
+    assert family_config(lm, FAMILIES[family]).rope_parameters is not lm.config.rope_parameters
     assert found.config.rope_parameters == rope
     assert json.loads((tmp_path / "config.json").read_text())["rope_parameters"]["rope_theta"] == 100_000.0
 
