@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from polyvex.adapters import LoRA
 from polyvex.catalog import option_rows
 from polyvex.encoders.tiling import Tiling
-from polyvex.encoders.tuning import LoRA
 from polyvex.hooks.manager import KINDS, load_registries
 from polyvex.recipe import schema
 from polyvex.recipe.model import DataKeys, EncoderKeys, FusionKeys, LMKeys

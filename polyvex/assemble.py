@@ -59,6 +59,7 @@ def make_config(
         fusion=fusion.model_dump(),
         positions=recipe.positions.model_dump(),
         moe=None,
+        adapters={key: table.model_dump() for key in ("lora", "partial_lora") if (table := getattr(recipe.lm, key))},
         loss=recipe.loss.model_dump(),
         plugins=plugin_origins(recipe, registries),
         separator_ids=separator_ids or None,

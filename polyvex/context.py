@@ -1,22 +1,26 @@
 """What the tokens of a running forward are, for layers deep in a language model that only see hidden states.
 
 A decoder layer of transformers hands its feed-forward network nothing but hidden states. Experts must know which of
-them are padding. The model tells it here before it runs its layers.
+them are padding, and Partial LoRA which are visual. The model tells it here before it runs its layers.
 """
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenKinds:
-    """``valid`` is false on padding."""
+    """``valid`` is false on padding; ``source`` is the encoder that a token comes from, by number, and -1 on text.
+
+    Tokens that a fusion merged count for the first encoder; those that separate two encoders' runs are text.
+    """
 
     valid: Bool[Tensor, "batch seq"]
+    source: Int[Tensor, "batch seq"]
 
 
 class TokenContext:

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from polyvex.adapters import LoRA
 from polyvex.encoders.base import VisionEncoder
-from polyvex.encoders.tuning import LoRA, adapt
+from polyvex.encoders.tuning import adapt
 from polyvex.encoders.views import EncoderViews
 from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import RecipeError

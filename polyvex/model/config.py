@@ -10,7 +10,8 @@ class PolyvexConfig(PreTrainedConfig):
     """What ``config.json`` of a run holds.
 
     ``encoders``, ``fusion``, ``positions`` and ``moe`` are tables as in a recipe, with every default written out;
-    ``moe`` is None while the language model is dense. ``plugins`` gives, for each encoder, the distribution that
+    ``moe`` is None while the language model is dense. ``adapters`` are the language model's (``lora``,
+    ``partial_lora``). ``plugins`` gives, for each encoder, the distribution that
     brought it. ``loss`` weighs the auxiliary losses. ``separator_ids`` are the tokens of the text
     between two encoders' runs, if the fusion's table asks for one. ``encoders_included`` is false in checkpoints inside
     a run: their frozen encoders' tokens come from the cache, so these are stored once, with the finished model.
@@ -24,6 +25,7 @@ class PolyvexConfig(PreTrainedConfig):
     fusion: dict[str, Any] | None = None
     positions: dict[str, Any] | None = None
     moe: dict[str, Any] | None = None
+    adapters: dict[str, Any] | None = None
     loss: dict[str, Any] | None = None
     plugins: dict[str, str] | None = None
     separator_ids: list[int] | None = None

@@ -21,6 +21,7 @@ from polyvex.encoders.tuning import may_learn
 from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import ContractError, WeightsError
 from polyvex.hooks.manager import Registries, load_registries
+from polyvex.model.adapting import Adapters, adapt_language_model
 from polyvex.model.attention import check_attention, packed_mask
 from polyvex.model.components import build_encoders, read_components
 from polyvex.model.config import PolyvexConfig
@@ -87,6 +88,7 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
         self._input_shapes = components.shapes
         if config.moe and components.moe:
             install_experts(self.lm, components.moe, components.router, copy=False, context=self.context)
+        self.adapt_language_model()
         self.encoders.requires_grad_(False).eval()
         self.post_init()
 
@@ -153,7 +155,8 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
             if past or mask.ndim != 2:
                 raise ContractError("documents go with a 2-D attention_mask and without a cache")
             mask = packed_mask(self.lm, documents, valid, embeds.dtype)
-        with self.context.telling(TokenKinds(valid=valid)), record_routing(self.lm) as routings:
+        kinds = TokenKinds(valid=valid, source=inputs.layout.source)
+        with self.context.telling(kinds), record_routing(self.lm) as routings:
             # The mask is always passed on: without one, transformers reads repeated positions as packed sequences.
             outputs = self.lm(
                 inputs_embeds=embeds,
@@ -219,6 +222,11 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
             return True
         name, _, rest = rest.partition(".")
         return may_learn(rest, self.encoder_tables[name].tune)
+
+    def adapt_language_model(self) -> None:
+        """Put the adapters of the configuration into layers of the language model that have none yet."""
+        adapters = Adapters.model_validate(self.config.adapters or {})
+        adapt_language_model(self.lm, adapters, encoders=len(self.encoder_names), context=self.context)
 
     def attach_encoders(self, registries: Registries) -> dict[str, WeightsReport]:
         """Build the frozen encoders that a checkpoint inside a run left out, and load their pretrained weights.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from polyvex.adapters import PartialLoRA, merged
 from polyvex.context import TokenContext
 from polyvex.errors import RecipeError
 from polyvex.moe.dense import DenseFFN, halve, read_ffn
@@ -46,6 +47,11 @@ def install_experts(
         try:
             if not isinstance(module, nn.Module):
                 raise ValueError(f"{type(layers[index]).__name__} has no network called mlp")
+            if any(isinstance(part, PartialLoRA) for part in module.modules()):
+                raise ValueError(
+                    "its network has Partial LoRA. Name attention's layers alone in lm.partial_lora.targets"
+                )
+            module = merged(module)  # what adapters learned goes on in the experts
             dense = read_ffn(module)
         except ValueError as error:
             raise RecipeError([f"[moe]: layer {index} cannot become experts: {error}"]) from None

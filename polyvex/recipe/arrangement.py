@@ -8,7 +8,7 @@ from polyvex.recipe.schema import Recipe
 
 def arrangement_problems(recipe: Recipe, registries: Registries, layouts: ImageLayouts) -> list[str]:
     """Sentences about separators and position schemes, each with a way out. Empty if all is well."""
-    return _separators(recipe, layouts) + _positions(recipe, registries, layouts)
+    return _separators(recipe, layouts) + _positions(recipe, registries, layouts) + _updates(recipe, layouts)
 
 
 def _runs(layouts: ImageLayouts) -> int:
@@ -24,6 +24,15 @@ def _separators(recipe: Recipe, layouts: ImageLayouts) -> list[str]:
             f"'none', or take a fusion that keeps encoders apart"
         )
     return problems
+
+
+def _updates(recipe: Recipe, layouts: ImageLayouts) -> list[str]:
+    """Partial LoRA for each encoder asks for tokens that belong to one."""
+    partial = getattr(recipe.lm, "partial_lora", None)
+    if partial is None or not partial.per_encoder or len(layouts.runs) > 1:
+        return []
+    why = "there is one encoder" if len(recipe.encoders) == 1 else f"the fusion '{recipe.fusion.use}' mixes encoders"
+    return [f"[lm.partial_lora]: per_encoder has no effect, since {why}. Set it to false"]
 
 
 def separator_problems(recipe: Recipe) -> list[str]:

@@ -38,7 +38,7 @@ def find_problems(recipe: Recipe, registries: Registries) -> list[str]:
     if recipe.lm.attention == "flash":
         problems.append(f"[lm]: attention = 'flash' is refused: {FLASH}. Take auto, sdpa, eager or flex")
     problems += _experts(recipe, registries)
-    problems += _tuning(recipe)
+    problems += _tuning(recipe) + _adapters(recipe)
     for index, stage in enumerate(recipe.stages):
         problems += _stage(recipe, index, stage)
     if recipe.evaluation.metric not in registries.metrics:
@@ -184,6 +184,20 @@ def _tuning(recipe: Recipe) -> list[str]:
                 f"{where}: tune is '{table.tune}', but no stage trains encoders, or encoders.{name}. Add it to a "
                 f"stage's trains, or leave the encoder frozen"
             )
+    return problems
+
+
+def _adapters(recipe: Recipe) -> list[str]:
+    """Adapters of the language model that no stage trains, and stages that train ones that are not there."""
+    problems = []
+    trained = {entry for stage in recipe.stages for entry in stage.trains}
+    patterns = any("*" in entry for entry in trained)
+    for key in ("lora", "partial_lora"):
+        there, part = getattr(recipe.lm, key, None) is not None, f"lm.{key}"
+        if there and not patterns and not trained & {"lm", part}:
+            problems.append(f"[{part}]: no stage trains it. Add {part} to a stage's trains, or take the table out")
+        if part in trained and not there:
+            problems.append(f"[[stages]]: {part} is to be trained, but [{part}] is not there. Add it, or take it out")
     return problems
 
 

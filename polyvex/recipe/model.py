@@ -5,15 +5,19 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field, create_model
 
+from polyvex.adapters import LanguageModelLoRA, LoRA, PartialLoRATable
 from polyvex.encoders.precision import Precision
 from polyvex.encoders.tiling import Tiling
-from polyvex.encoders.tuning import LoRA, Tune
+from polyvex.encoders.tuning import Tune
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import Registry
 from polyvex.options import Options
 from polyvex.recipe.schema import MoETable, Recipe
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
+
+
+No = Literal[False]
 
 
 def _false_is_none(value: Any) -> Any:
@@ -23,7 +27,7 @@ def _false_is_none(value: Any) -> Any:
 
 def _or_none(table: Any) -> Any:
     """The type of a table that may be left out, or false."""
-    return Annotated[table | None, BeforeValidator(_false_is_none, json_schema_input_type=table | Literal[False])]
+    return Annotated[table | None, BeforeValidator(_false_is_none, json_schema_input_type=table | No)]
 
 
 class EncoderKeys(Options):
@@ -32,9 +36,7 @@ class EncoderKeys(Options):
     name: str = Field(
         default="", pattern=r"^([a-z0-9][a-z0-9_-]*)?$", description="Name in this recipe; the encoder's own if empty."
     )
-    tiling: Annotated[
-        Tiling | None, BeforeValidator(_false_is_none, json_schema_input_type=Tiling | Literal[False])
-    ] = Field(
+    tiling: Annotated[Tiling | None, BeforeValidator(_false_is_none, json_schema_input_type=Tiling | No)] = Field(
         default=None,
         description="See large images in tiles; {} takes LLaVA-1.6's AnyRes, left out or false there are none.",
     )
@@ -46,7 +48,7 @@ class EncoderKeys(Options):
         description="frozen: tokens are cached once. trainable or lora: stages that train encoders change it, whole or "
         "through adapters, and images are encoded in each step.",
     )
-    lora: Annotated[LoRA | None, BeforeValidator(_false_is_none, json_schema_input_type=LoRA | Literal[False])] = Field(
+    lora: Annotated[LoRA | None, BeforeValidator(_false_is_none, json_schema_input_type=LoRA | No)] = Field(
         default=None, description="Adapters of tune = 'lora'; false as if left out."
     )
     reduce: Any = Field(
@@ -81,6 +83,21 @@ class LMKeys(Options):
         default="auto",
         description="Attention implementation; auto is sdpa where the language model has it, else eager. flash is "
         "refused: it misreads positions that repeat.",
+    )
+    lora: Annotated[
+        LanguageModelLoRA | None,
+        BeforeValidator(_false_is_none, json_schema_input_type=LanguageModelLoRA | No),
+    ] = Field(
+        default=None,
+        description="Low-rank adapters in its blocks and experts, which stages train as lm.lora; none if left out.",
+    )
+    partial_lora: Annotated[
+        PartialLoRATable | None,
+        BeforeValidator(_false_is_none, json_schema_input_type=PartialLoRATable | No),
+    ] = Field(
+        default=None,
+        description="Low-rank updates that act on visual tokens alone, which stages train as lm.partial_lora; none if "
+        "left out.",
     )
 
 

@@ -16,7 +16,10 @@ NAME = r"^[a-z0-9][a-z0-9._-]*$"
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 
-PARTS = ("connector", "encoders", "lm", "lm.embeddings", "lm.attention", "lm.ffn", "lm.moe", "lm.head")
+PARTS = (
+    *("connector", "encoders", "lm", "lm.embeddings", "lm.attention", "lm.ffn", "lm.moe", "lm.head"),
+    *("lm.lora", "lm.partial_lora"),
+)
 """What a stage may train by name; anything else must be a pattern of parameter names with a ``*``."""
 
 
@@ -91,7 +94,7 @@ class Stage(Options):
     trains: list[str] = Field(
         min_length=1,
         description="Parts that train: connector, encoders (or encoders.NAME), lm, lm.embeddings, lm.attention, "
-        "lm.ffn, lm.moe, lm.head, or patterns of parameter names with *. All else is frozen.",
+        "lm.ffn, lm.moe, lm.head, lm.lora, lm.partial_lora, or patterns of parameter names with *. All else is frozen.",
     )
     steps: int = Field(ge=1, description="Optimizer steps.")
     batch_size: int = Field(default=32, ge=1, description="Samples per optimizer step and process.")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
+from polyvex.adapters import ADAPTER, PARTIAL
 from polyvex.errors import RecipeError, TrainingError
 from polyvex.moe.layer import MoEFeedForward
 
@@ -17,6 +18,10 @@ def part_of(name: str, experts: Sequence[str]) -> str:
         return "connector"
     if name.startswith("encoders."):
         return ".".join(name.split(".")[:2])
+    if name.startswith("lm."):
+        for mark, part in ((PARTIAL, "lm.partial_lora"), (f".{ADAPTER}", "lm.lora")):
+            if mark in name:
+                return part
     if any(name.startswith(f"{layer}.") for layer in experts):
         return "lm.moe"
     for mark, part in (

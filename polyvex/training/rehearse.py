@@ -6,6 +6,7 @@ from typing import Any
 from polyvex.errors import PolyvexError, RecipeError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
+from polyvex.model.adapting import Adapters, unheard_targets
 from polyvex.moe.upcycle import install_experts
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.training.abilities import language_model_problems
@@ -30,6 +31,7 @@ def rehearse(
                 router = recipe.moe.router
                 kind = registries.routers[router.use]
                 install_experts(model.lm, recipe.moe, (kind, router), copy=False, context=model.context)
+                model.adapt_language_model()
             freeze_all_but(model, selected(model, stage.trains))
         except RecipeError as error:
             return [*problems, *(f"stage {stage.name}: {problem}" for problem in error.problems)]
@@ -37,7 +39,7 @@ def rehearse(
             return [*problems, f"stage {stage.name}: {error}"]
         if visit is not None:
             visit(stage, model)
-    return problems
+    return problems + unheard_targets(model.lm, Adapters.model_validate(model.config.adapters or {}))
 
 
 def own_experts(lm: Any) -> bool:

@@ -32,6 +32,7 @@ def upcycle(session: Session, model: PolyvexForConditionalGeneration) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         layers = install_experts(model.lm, recipe.moe, (kind, router), copy=True, context=model.context)
+        model.adapt_language_model()
     gap = (dense - model(**probe).logits).abs().max().item()
     model.config.moe = recipe.moe.model_dump()
     session.say(f"upcycled {', '.join(layers)} into {_listed(recipe.moe.counts)} experts; logits moved by {gap:.1e}")

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from polyvex.encoders.tuning import LoRA, adapt
+from polyvex.adapters import LoRA
+from polyvex.encoders.tuning import adapt
 
 
 def changed(module: nn.Module, lora: LoRA | None = None) -> list[str]:

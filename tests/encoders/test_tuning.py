@@ -7,7 +7,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from polyvex.encoders.tuning import LoRA, adapt, may_learn
+from polyvex.adapters import LoRA
+from polyvex.encoders.tuning import adapt, may_learn
 
 
 class Eye(nn.Module):

@@ -1,0 +1,146 @@
+"""Adapters of a language model: where they go, in which order, and that only visual tokens feel Partial LoRA."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from polyvex.adapters import PartialLoRA
+from polyvex.assemble import Built, empty_model
+from polyvex.hooks.manager import Registries
+from polyvex.model import PolyvexForConditionalGeneration
+from polyvex.model.adapting import block_layers
+from polyvex.recipe import Recipe
+from polyvex.training.rehearse import rehearse
+
+Make = Callable[..., Built]
+TRAINS = [
+    {"name": "tune", "trains": ["connector", "lm"], "steps": 1},
+    {"name": "experts", "trains": ["lm.moe", "lm.lora", "lm.partial_lora"], "steps": 1, "upcycle": True},
+]
+LORA, PARTIAL = "lm.lora={rank=2}", "lm.partial_lora={rank=2, dropout=0.0, targets=['q_proj', 'down_proj']}"
+
+
+def asked(built: Built) -> dict[str, Any]:
+    """One row of text alone, one with an image, as the processor makes them."""
+    model, prompts = built.model, built.processor.prompts
+    plain, seeing = prompts.question("why?", images=0), prompts.question("why?", images=1)
+    width = max(len(plain), len(seeing))
+    pad = built.processor.tokenizer.pad_token_id
+    ids = torch.tensor([row + [pad] * (width - len(row)) for row in (plain, seeing)])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in (plain, seeing)])
+    torch.manual_seed(1)
+    shapes = zip(model.encoder_names, model.input_shapes, strict=True)
+    tokens = {name: torch.randn(1, shape.tokens, shape.dim) for name, shape in shapes}
+    return {"input_ids": ids, "attention_mask": mask, "encoder_tokens": tokens}
+
+
+def partial(model: Any) -> dict[str, PartialLoRA]:
+    return {name: part for name, part in model.lm.named_modules() if isinstance(part, PartialLoRA)}
+
+
+@torch.no_grad()
+def test_partial_lora_moves_what_follows_an_image_and_not_text_alone(make_built: Make) -> None:
+    built = make_built(PARTIAL, moe=None, stages=TRAINS[:1])
+    inputs, model = asked(built), built.model
+    said = model(**inputs).logits
+    for part in partial(model).values():
+        part.plora_B.zero_()
+    plain = model(**inputs).logits
+    assert torch.equal(said[0], plain[0])
+    assert not torch.allclose(said[1], plain[1], atol=1e-3)
+
+
+def test_an_image_teaches_it_and_text_does_not(make_built: Make) -> None:
+    built = make_built(PARTIAL, moe=None, stages=TRAINS[:1])
+    inputs, model = asked(built), built.model
+    for row, moved in ((0, False), (1, True)):
+        model.zero_grad()
+        one = {
+            **inputs,
+            "input_ids": inputs["input_ids"][row:][:1],
+            "attention_mask": inputs["attention_mask"][row:][:1],
+        }
+        model(**(one if moved else {**one, "encoder_tokens": None})).logits.sum().backward()
+        gradients = [part.plora_B.grad for part in partial(model).values()]
+        assert all(gradient is not None and bool(gradient.any()) is moved for gradient in gradients)
+
+
+@torch.no_grad()
+def test_an_encoder_with_its_own_update_feels_no_other(make_built: Make) -> None:
+    built = make_built("lm.partial_lora={rank=2, per_encoder=true}", moe=None, stages=TRAINS[:1])
+    model, inputs = built.model, asked(built)
+    assert all(len(part.plora_A) == 2 for part in partial(model).values())
+    first = next(iter(partial(model).values()))
+    seen: list[torch.Tensor] = []
+    hook = first.register_forward_hook(lambda _part, args, said: seen.append(said - first.base_layer(args[0])))
+    model(**inputs)
+    first.plora_B[1].zero_()
+    model(**inputs)
+    hook.remove()
+    source = model.context  # the layout says whose tokens are where
+    assert source.now is None
+    changed = (seen[0] != seen[1]).any(dim=-1)
+    assert int(changed.sum()) == model.input_shapes[1].tokens
+    assert int(seen[1].any(dim=-1).sum()) == model.input_shapes[0].tokens
+
+
+def test_plain_adapters_stand_inside_and_partial_ones_around(make_built: Make) -> None:
+    model = make_built(LORA, PARTIAL, moe=None, stages=TRAINS[:1]).model
+    layer = model.lm.model.layers[0].self_attn
+    assert isinstance(layer.q_proj, PartialLoRA)
+    assert "lora_A" in dict(layer.q_proj.base_layer.named_children())
+    assert not isinstance(layer.k_proj, PartialLoRA)
+    assert "lora_A" in dict(layer.k_proj.named_children())
+    assert type(model.lm.lm_head) is nn.Linear
+    assert not any(name.endswith("lm_head") for name in block_layers(model.lm))
+
+
+@pytest.mark.parametrize("experts", [False, True])
+def test_a_stored_model_says_the_same(make_built: Make, registries: Registries, tmp_path: Any, experts: bool) -> None:
+    changes = (LORA, "lm.partial_lora={rank=2, targets=['q_proj', 'o_proj']}")
+    built = make_built(*changes, experts=experts, stages=TRAINS)
+    if experts:
+        built.model.adapt_language_model()
+        names = [name for name, _ in built.model.named_parameters() if ".experts." in name and "lora_" in name]
+        assert len(names) == 4  # A and B of gate_up_proj and of down_proj, in the one layer with experts
+    built.model.save_pretrained(tmp_path)
+    again = PolyvexForConditionalGeneration.from_pretrained(tmp_path, registries=registries).eval()
+    inputs = asked(built)
+    with torch.no_grad():
+        assert torch.equal(again(**inputs).logits, built.model(**inputs).logits)
+
+
+@pytest.mark.parametrize(
+    ("key", "table", "problem"),
+    [
+        (
+            "lora",
+            "{targets=['q_poj']}",
+            "the target 'q_poj' fits no layer of LlamaForCausalLM. There are: q_proj, k_proj",
+        ),
+        ("partial_lora", "{targets=['w1']}", "the target 'w1' fits no layer of LlamaForCausalLM. There are: q_proj"),
+        ("partial_lora", "{}", "layer 0 cannot become experts: it has Partial LoRA. Name only layers of attention"),
+    ],
+)
+def test_what_fits_no_layer_is_told_beforehand(
+    tiny_recipe: Callable[..., Recipe], registries: Registries, key: str, table: str, problem: str
+) -> None:
+    stages = [TRAINS[0], {**TRAINS[1], "trains": [f"lm.{key}"]}]
+    recipe = tiny_recipe(f"lm.{key}={table}", stages=stages)
+    (found,) = rehearse(recipe, registries, empty_model(recipe, registries))
+    assert problem in found
+
+
+def test_targets_may_name_experts_that_are_not_there_yet(
+    tiny_recipe: Callable[..., Recipe], registries: Registries
+) -> None:
+    stages = [TRAINS[0], {**TRAINS[1], "trains": ["lm.lora"]}]
+    recipe = tiny_recipe("lm.lora={rank=2, targets=['experts.down_proj']}", stages=stages)
+    model = empty_model(recipe, registries)
+    assert rehearse(recipe, registries, model) == []
+    assert [name for name, _ in model.named_parameters() if "lora_A" in name] == [
+        "lm.model.layers.0.mlp.experts.lora_A.default.weight"
+    ]
