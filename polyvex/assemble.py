@@ -17,6 +17,7 @@ from polyvex.recipe.matching import sized_fusion
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.prompt import template_of
 from polyvex.recipe.schema import Recipe
+from polyvex.recipe.start import Start, start_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -84,12 +85,16 @@ def plugin_origins(recipe: Recipe, registries: Registries) -> dict[str, str]:
 
 
 def make_processor(recipe: Recipe, registries: Registries, texts: Iterable[str]) -> "PolyvexProcessor":
-    """The processor, with a tokenizer trained on ``texts`` or loaded, as the recipe's language model wants it."""
+    """The processor, with a tokenizer trained on ``texts`` or loaded, as the recipe's language model wants it.
+
+    A recipe that starts from another run has that run's tokenizer, so that token ids mean what they meant there.
+    """
     from polyvex.model import PolyvexProcessor
     from polyvex.model.processing import stored_runs
 
     component = registries.language_models[recipe.lm.use](recipe.lm)
-    tokenizer = component.tokenizer(texts)
+    start = start_of(recipe)
+    tokenizer = component.tokenizer(texts) if start is None else _tokenizer_of(start)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     # Nothing is special in this text: <image> would be taken for a visual token.
     separator = tokenizer.encode(recipe.fusion.separator_text, add_special_tokens=False, split_special_tokens=True)
@@ -105,6 +110,16 @@ def make_processor(recipe: Recipe, registries: Registries, texts: Iterable[str])
         plugins=plugin_origins(recipe, registries),
         registries=registries,
     )
+
+
+def _tokenizer_of(start: Start) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(start.run)
+    except (OSError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise RecipeError([f"[start]: {start.run} has no tokenizer that can be read: {why}"]) from None
 
 
 def check_context(recipe: Recipe, registries: Registries) -> None:
@@ -131,7 +146,7 @@ def check_context(recipe: Recipe, registries: Registries) -> None:
 def build_model(
     recipe: Recipe, processor: "PolyvexProcessor", registries: Registries, *, encoders: bool = True
 ) -> tuple["PolyvexForConditionalGeneration", dict[str, WeightsReport]]:
-    """Build the dense model with the recipe's seed.
+    """Build the model before any training: dense, with the recipe's seed, or with the weights that it starts from.
 
     Args:
         encoders: also build the frozen encoders and load their pretrained weights; without them the model takes
@@ -139,15 +154,18 @@ def build_model(
 
     Raises:
         WeightsError: if weights of an encoder or of the fusion are missing or do not fit.
+        RecipeError: if what the recipe starts from is not there, or is another model's.
     """
     from polyvex.model import PolyvexForConditionalGeneration
     from polyvex.model.components import build_encoders
+    from polyvex.model.start import take_weights
 
+    start = start_of(recipe)
     component = registries.language_models[recipe.lm.use](recipe.lm)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         text_config = component.config()
-        lm = component.load(text_config)
+        lm = component.load(text_config) if start is None else _fresh(text_config)
         use_attention(lm, recipe.lm.attention)
         config = make_config(
             recipe,
@@ -157,16 +175,28 @@ def build_model(
             separator_ids=processor.separator_ids,
         )
         config.encoders_included = encoders
+        if start is not None and start.sparse and recipe.moe is not None:
+            config.moe = recipe.moe.model_dump()
+        brought = start.brings if start is not None else ()
         with torch.random.fork_rng(devices=[]):  # or the connector would start elsewhere where an encoder learns
-            own, reports = build_encoders(config, registries, pretrained=True)
+            own, reports = build_encoders(config, registries, pretrained=True, brought=brought)
         model = PolyvexForConditionalGeneration(config, lm=lm, encoders=own, registries=registries)
-    if (report := model.fusion.load_pretrained()) is not None:
+    if start is not None:
+        take_weights(recipe, registries, model, start)
+    elif (report := model.fusion.load_pretrained()) is not None:
         reports["[fusion]"] = report  # in brackets, since an encoder may be called fusion
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     if processor.image_token_id < model.lm.config.vocab_size:
         model.generation_config.suppress_tokens = [processor.image_token_id]  # a placeholder is never an answer
     return model, reports
+
+
+def _fresh(text_config: "PreTrainedConfig") -> Any:
+    """A language model whose weights will come from elsewhere; in float32, as those that are loaded."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(text_config, dtype=torch.float32)
 
 
 def use_attention(lm: Any, name: str) -> None:
@@ -207,8 +237,7 @@ def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditiona
     """
     from transformers import AutoModelForCausalLM
 
-    from polyvex.model import PolyvexForConditionalGeneration
-    from polyvex.model.components import build_encoders
+    from polyvex.model.start import empty_of
 
     text_config = registries.language_models[recipe.lm.use](recipe.lm).config()
     config = make_config(
@@ -218,13 +247,10 @@ def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditiona
         image_token_id=-1,
         separator_ids=about(recipe.fusion),
     )
-    config.encoders_included = False
-    with torch.random.fork_rng(devices=[]):
-        with torch.device("meta"):
-            lm = AutoModelForCausalLM.from_config(text_config)
-            use_attention(lm, recipe.lm.attention)
-            own, _ = build_encoders(config, registries)
-        return PolyvexForConditionalGeneration(config, lm=lm, encoders=own, registries=registries, connector="meta")
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(text_config)
+        use_attention(lm, recipe.lm.attention)
+    return empty_of(config, registries, lm=lm)
 
 
 def build(

@@ -14,6 +14,7 @@ import tomlkit
 from filelock import FileLock, Timeout
 
 from polyvex.errors import RunError
+from polyvex.recipe.differences import differences
 from polyvex.recipe.schema import Recipe, Stage
 
 BUSY = ".busy"
@@ -190,34 +191,6 @@ def refuse_another(there: Mapping[str, Any], here: Mapping[str, Any], *, what: s
         raise RunError(f"{what} of another recipe:\n{shown}\nChoose another --out, or undo the change")
 
 
-def differences(there: Any, here: Any, where: str = "") -> Iterator[str]:
-    """Say where two recipes differ, one line per value."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in dict.fromkeys([*there, *here]):
-            path = f"{where}.{key}" if where else key
-            if key not in here:
-                yield f"{path}: {_shown(there[key])} there, missing here"
-            elif key not in there:
-                yield f"{path}: missing there, {_shown(here[key])} here"
-            else:
-                yield from differences(there[key], here[key], path)
-    elif isinstance(there, list) and isinstance(here, list) and (len(there) == len(here) or _has_tables(there + here)):
-        if len(there) != len(here):
-            yield f"{where}: {len(there)} tables there, {len(here)} here"
-        for index, (old, new) in enumerate(zip(there, here, strict=False)):
-            yield from differences(old, new, f"{where}.{index}")
-    elif there != here:
-        yield f"{where}: {there!r} there, {here!r} here"
-
-
-def _shown(value: Any) -> str:
-    return "a table" if isinstance(value, dict) else repr(value)
-
-
-def _has_tables(values: list[Any]) -> bool:
-    return any(isinstance(value, dict) for value in values)
-
-
 def _left_over(name: str) -> bool:
     """Whether a file says nothing of what a directory is: a hold, or what a process that was killed left half done."""
     return name == BUSY or name.endswith((".part", ".store"))
@@ -227,6 +200,7 @@ def _content(recipe: Mapping[str, Any], options: Recipe) -> dict[str, Any]:
     """A recipe as plain data, without what does not touch a run's result."""
     kept = copy.deepcopy({key: value for key, value in recipe.items() if key not in ("name", "ablation")})
     tables = [(kept.get("data"), options.data)]
+    tables += [(kept.get("start"), options.start)] if options.start is not None else []
     tables += zip(kept.get("encoders", []), options.encoders, strict=False)
     for table, of in tables:
         for key in of.path_options():

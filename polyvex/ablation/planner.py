@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from polyvex.ablation.axes import apply, expand, label
@@ -32,9 +33,17 @@ class Cell:
 
 
 def plan_cells(
-    recipe: Recipe, registries: Registries, *, axes: Mapping[str, list[Any] | str] | None = None, seeds: int = 0
+    recipe: Recipe,
+    registries: Registries,
+    *,
+    axes: Mapping[str, list[Any] | str] | None = None,
+    seeds: int = 0,
+    out: Path | None = None,
 ) -> list[Cell]:
     """All cells, seeds of one combination side by side. ``axes`` and ``seeds`` default to the recipe's ``[ablation]``.
+
+    Args:
+        out: folder of the ablation, if it has one: cells that are begun there may have lost what they started from.
 
     Raises:
         RecipeError: lists the problems of every cell that cannot work or that equals another one, before anything
@@ -49,12 +58,13 @@ def plan_cells(
         )
     raw = _base(recipe.located())
     cells, problems = [], []
+    place = None if out is None else (lambda one: cell_folder(out, recipe_id(one)))
     for values in expand(axes, encoder_names(recipe)):
         for offset in range(seeds or recipe.ablation.seeds):
             data = apply(raw, values)
             data["seed"] = recipe.seed + offset
             try:
-                checked = parse_recipe(data, registries=registries, source=label(values))
+                checked = parse_recipe(data, registries=registries, source=label(values), out=place)
             except RecipeError as error:
                 problems += [f"{label(values)}: {problem}" for problem in error.problems]
                 break
@@ -92,6 +102,11 @@ def _base(recipe: Recipe) -> dict[str, Any]:
     if problems:
         raise RecipeError([f"[ablation.set]: {problem}" for problem in problems], source=recipe.name)
     return raw
+
+
+def cell_folder(out: Path, cell: str) -> Path:
+    """The folder of a cell, by its id, in that of its ablation."""
+    return out / "cells" / cell
 
 
 def recipe_id(recipe: Recipe) -> str:

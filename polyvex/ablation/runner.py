@@ -11,13 +11,13 @@ from typing import Any
 import tomlkit
 
 from polyvex.ablation.compare import Result, compare_all
-from polyvex.ablation.planner import Cell, combinations, plan_cells
+from polyvex.ablation.planner import Cell, cell_folder, combinations, plan_cells
 from polyvex.errors import PolyvexError, RunError
 from polyvex.hooks.manager import Registries
 from polyvex.plan.tokens import budgets
 from polyvex.recipe.schema import Recipe
 from polyvex.rundir import dump_recipe, refuse_another, write_whole
-from polyvex.training.stages import Stopped, train
+from polyvex.training.stages import NOT_AS_THERE, STARTS, Stopped, train
 
 Say = Callable[[str], None]
 
@@ -51,7 +51,7 @@ def ablate(
         RunError: if ``out`` holds something else, or the ablation of another recipe (every difference is shown).
     """
     recipe = recipe.located()
-    cells = plan_cells(recipe, registries, axes=axes, seeds=seeds)
+    cells = plan_cells(recipe, registries, axes=axes, seeds=seeds, out=Path(out))
     folder = _open(Path(out), recipe)
     failed: dict[str, str] = {}
     for number, cell in enumerate(cells, 1):
@@ -60,14 +60,15 @@ def ablate(
             say(f"{head}: done before, {_accuracy(folder, cell):.2%}")
             continue
         # What failed before its run began left nothing else, and would be taken for somebody's folder.
-        (folder / "cells" / cell.id / "failed.txt").unlink(missing_ok=True)
+        (cell_folder(folder, cell.id) / "failed.txt").unlink(missing_ok=True)
         try:
-            _run_cell(folder, cell, registries, cache=cache, progress=progress)
+            for line in _run_cell(folder, cell, registries, cache=cache, progress=progress):
+                say(f"{head}: {line}")
         except (KeyboardInterrupt, Stopped):
             raise
         except Exception as error:  # one cell must not take the others with it
             failed[f"{cell.label}, seed {cell.seed}"] = f"{type(error).__name__}: {error}"
-            write_whole(folder / "cells" / cell.id / "failed.txt", traceback.format_exc())
+            write_whole(cell_folder(folder, cell.id) / "failed.txt", traceback.format_exc())
             say(f"{head}: FAILED: {error}")
             continue
         say(f"{head}: {_accuracy(folder, cell):.2%}")
@@ -100,12 +101,15 @@ def _fixed(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _result_file(folder: Path, cell: Cell) -> Path:
-    return folder / "cells" / cell.id / "result.json"
+    return cell_folder(folder, cell.id) / "result.json"
 
 
-def _run_cell(folder: Path, cell: Cell, registries: Registries, *, cache: str | Path | None, progress: bool) -> None:
+def _run_cell(
+    folder: Path, cell: Cell, registries: Registries, *, cache: str | Path | None, progress: bool
+) -> list[str]:
+    """Train and evaluate a cell; return what it said of another run that it starts from."""
     started = time.perf_counter()
-    out = folder / "cells" / cell.id
+    out = cell_folder(folder, cell.id)
     lines: list[str] = []
     run = train(cell.recipe, out, registries=registries, cache=cache, say=lines.append, progress=progress, export=False)
     last = len(cell.recipe.stages) - 1
@@ -125,6 +129,7 @@ def _run_cell(folder: Path, cell: Cell, registries: Registries, *, cache: str | 
         **summary,
     }
     write_whole(out / "result.json", json.dumps(record, indent=2))
+    return [line for line in lines if line.startswith((STARTS, NOT_AS_THERE))]
 
 
 def _accuracy(folder: Path, cell: Cell) -> float:
@@ -154,7 +159,7 @@ def read_groups(folder: Path, cells: Sequence[Cell], registries: Registries) -> 
 
 def _scores(folder: Path, cell: Cell) -> dict[str, float]:
     record = json.loads(_result_file(folder, cell).read_text(encoding="utf-8"))
-    answers = (folder / "cells" / cell.id / record["answers"]).read_text(encoding="utf-8").splitlines()
+    answers = (cell_folder(folder, cell.id) / record["answers"]).read_text(encoding="utf-8").splitlines()
     return {answer["id"]: answer["score"] for answer in map(json.loads, answers)}
 
 

@@ -31,7 +31,7 @@ def ablate(
 
     quiet_libraries()
     registries = installed()
-    checked = read_recipe(recipe, overrides=changes or (), registries=registries)
+    checked = read_recipe(recipe, overrides=changes or (), registries=registries, out=out)
     axes = dict(parse_axis(text) for text in axis or [])
     say = (lambda _: None) if as_json else typer.echo
     try:

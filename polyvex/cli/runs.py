@@ -35,7 +35,7 @@ def train(
 
     quiet_libraries()
     registries = installed()
-    checked = read_recipe(recipe, overrides=changes or (), registries=registries)
+    checked = read_recipe(recipe, overrides=changes or (), registries=registries, out=out)
     try:
         run_stages(checked, out, registries=registries, cache=folder, say=typer.echo, progress=not quiet)
     except Stopped as stopped:

@@ -1,5 +1,6 @@
 """From the tables of a configuration to the parts of a model."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,12 +94,13 @@ def read_components(
 
 
 def build_encoders(
-    config: PolyvexConfig, registries: Registries, *, pretrained: bool = False
+    config: PolyvexConfig, registries: Registries, *, pretrained: bool = False, brought: Collection[str] = ()
 ) -> tuple[dict[str, VisionEncoder], dict[str, WeightsReport]]:
     """Build the encoders that a model of ``config`` holds: all of them, or only those that learn.
 
     Args:
         pretrained: also load their pretrained weights, before adapters are put in; else the weights are fresh.
+        brought: names of those whose weights come from elsewhere, so that theirs stay fresh in any case.
 
     Returns:
         The encoders and the account of their weights (empty for fresh ones), by name.
@@ -112,7 +114,7 @@ def build_encoders(
         if not config.encoders_included and table.tune == "frozen":
             continue
         encoder = registries.encoders[table.use](table)
-        if pretrained:
+        if pretrained and table.name not in brought:
             reports[table.name] = encoder.load_pretrained()
         try:
             encoders[table.name] = adapt(encoder, table.lora or LoRA()) if table.tune == "lora" else encoder

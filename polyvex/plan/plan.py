@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from polyvex.encoders.views import EncoderViews
 from polyvex.errors import DataError, PolyvexError, RecipeError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
+from polyvex.model.start import unlike
 from polyvex.moe.upcycle import begins_unlike
 from polyvex.plan.cost import Joining, StageCost, count, joining_cost, stage_cost
 from polyvex.plan.text import plan_text
@@ -26,6 +27,7 @@ from polyvex.recipe.matching import sized_fusion
 from polyvex.recipe.prompt import template_of
 from polyvex.recipe.samples import read_split
 from polyvex.recipe.schema import CHAT, Recipe, Stage
+from polyvex.recipe.start import Start, begins_sparse, find_start
 from polyvex.training.rehearse import own_experts, rehearse
 
 QUESTION_ROOM = 64
@@ -35,7 +37,8 @@ QUESTION_ROOM = 64
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything that can be known beforehand. ``problems`` must be mended in the recipe, ``missing`` tells what is not
-    on this machine and how to get it, ``notes`` stop nothing; each says what to do.
+    on this machine and how to get it, ``notes`` stop nothing; each says what to do. ``start`` tells the stage of
+    another run that this one begins with; empty if it begins anew.
 
     ``visual_tokens`` and ``visual_positions`` are of one image: if they depend on it, of one of ``visual_size`` (height
     and width), the costliest that there is. ``images_per_sample`` is the largest number that a sample has,
@@ -44,6 +47,7 @@ class Plan:
     """
 
     recipe: str
+    start: str
     encoders: list[EncoderBudget]
     fusion: str
     fusion_parameters: int | None
@@ -73,7 +77,7 @@ class Plan:
 
 def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | None = None) -> Plan:
     """Plan a recipe. Reads the data set's questions if they are on this machine, and no weights."""
-    problems: list[str] = []
+    start, problems = find_start(recipe)
     notes: list[str] = []
     model = _model(recipe, registries, problems)
     lm_config = model.lm.config.get_text_config() if model is not None else None
@@ -83,27 +87,25 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     budget = budgets(recipe, registries, dim=width, sizes=sorted(data.sizes))
     context = int(getattr(lm_config, "max_position_embeddings", 0) or 0)
     _check_context(problems, context, budget.tokens, data)
-    _check_encoders(budget.encoders, missing, notes)
+    _check_encoders(budget.encoders, missing, notes, brought=start.brings if start is not None else [])
     if model is not None:
         _, matches = sized_fusion(recipe, registries, dim=width)
         notes += [f"fusion: to match {recipe.fusion.match_to.use}, {match}" for match in matches]
-    place = registries.fusions[recipe.fusion.use].weights(recipe.fusion)
-    if place is not None and place.path is None:
-        missing.append(f"fusion {recipe.fusion.use}: {place.install}")
-    if way := registries.language_models[recipe.lm.use](recipe.lm).missing():
-        missing.append(f"language model {recipe.lm.use}: {way}")
-    if recipe.lm.use in registries.language_models and not registries.language_models[recipe.lm.use].pretrained:
-        notes.append(f"the language model '{recipe.lm.use}' starts from RANDOM weights")
+    if recipe.start is None:
+        _check_first_weights(recipe, registries, missing, notes)
+    elif start is not None and model is not None:
+        notes += [f"not as in {start.run}: {line}" for line in unlike(recipe, model, start)]
     visual = data.images_per_sample * budget.tokens
     seeing = data.images_per_sample * sum(one.flops or 0 for one in _learning(recipe, budget.encoders))
     lengths = (visual, data.text)
     joining = _joining(model, budget.encoders, data.images_per_sample, notes) if model is not None else None
     costs = (seeing, joining)
-    stages = _stages(recipe, registries, model, lengths, costs, problems, notes) if model is not None else []
+    stages = _stages(recipe, registries, model, start, lengths, costs, problems, notes) if model is not None else []
     notes += _tuning_notes(recipe, budget.encoders) + _arrangement_notes(recipe, registries)
     size, cached = _cache(recipe, registries, budget.encoders, data, cache)
     return Plan(
         recipe=recipe.name,
+        start=f"{start} ({'sparse' if start.sparse else 'dense'})" if start is not None else "",
         encoders=budget.encoders,
         fusion=recipe.fusion.use,
         fusion_parameters=count(model.fusion) if model is not None else None,
@@ -123,6 +125,17 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
         missing=missing,
         notes=notes,
     )
+
+
+def _check_first_weights(recipe: Recipe, registries: Registries, missing: list[str], notes: list[str]) -> None:
+    """What the connector and the language model begin with, where that is no other run."""
+    place = registries.fusions[recipe.fusion.use].weights(recipe.fusion)
+    if place is not None and place.path is None:
+        missing.append(f"fusion {recipe.fusion.use}: {place.install}")
+    if way := registries.language_models[recipe.lm.use](recipe.lm).missing():
+        missing.append(f"language model {recipe.lm.use}: {way}")
+    if recipe.lm.use in registries.language_models and not registries.language_models[recipe.lm.use].pretrained:
+        notes.append(f"the language model '{recipe.lm.use}' starts from RANDOM weights")
 
 
 def _fusion_grids(recipe: Recipe, registries: Registries, width: int) -> list[str]:
@@ -145,6 +158,7 @@ def _stages(
     recipe: Recipe,
     registries: Registries,
     model: PolyvexForConditionalGeneration,
+    start: Start | None,
     tokens: tuple[int, int],
     images: tuple[int, Joining | None],
     problems: list[str],
@@ -168,9 +182,12 @@ def _stages(
         cost = stage_cost(model, stage, length=length, seeing=seeing if stage.images else 0, joining=joined)
         costs.append(cost)
 
-    problems += rehearse(recipe, registries, model, visit=cost)
-    if upcycling := next((stage for stage in recipe.stages if stage.upcycle), None):
-        notes += [f"stage {upcycling.name}: {note}" for note in _router_notes(recipe, registries)]
+    problems += rehearse(recipe, registries, model, start=start, visit=cost)
+    upcycling = next((stage for stage in recipe.stages if stage.upcycle), None)
+    if upcycling is not None or begins_sparse(recipe):
+        first = upcycling or recipe.stages[0]
+        told = _router_notes(recipe, registries, begins=upcycling is not None)
+        notes += [f"stage {first.name}: {note}" for note in told]
     return costs
 
 
@@ -188,12 +205,13 @@ def _joining(
     return Joining(flops=images * one.flops, kept=images * one.kept)
 
 
-def _router_notes(recipe: Recipe, registries: Registries) -> list[str]:
+def _router_notes(recipe: Recipe, registries: Registries, *, begins: bool) -> list[str]:
+    """What to know of the router; also of how its experts begin, if they begin in this recipe."""
     if recipe.moe is None:
         return []
     router, notes = recipe.moe.router, []
     kind = registries.routers[router.use]
-    if why := begins_unlike(recipe.moe, (kind, router)):
+    if begins and (why := begins_unlike(recipe.moe, (kind, router))):
         equal = "; top_k with renormalize = true would keep it equal" if not kind.weights_sum_to_one(router) else ""
         notes.append(f"the upcycled model starts unlike the dense one, for {why}{equal}")
     if kind.may_drop(router):
@@ -285,9 +303,11 @@ def _check_context(problems: list[str], context: int, tokens: int, data: _DataFa
         )
 
 
-def _check_encoders(encoders: list[EncoderBudget], missing: list[str], notes: list[str]) -> None:
+def _check_encoders(
+    encoders: list[EncoderBudget], missing: list[str], notes: list[str], *, brought: Sequence[str]
+) -> None:
     for budget in encoders:
-        if budget.weights.startswith("MISSING"):
+        if budget.weights.startswith("MISSING") and budget.name not in brought:
             missing.append(f"encoder {budget.name}: {budget.weights.removeprefix('MISSING: ')}")
         if not budget.commercial:
             notes.append(f"encoder {budget.name}: its weights are NOT for commercial use ({budget.license})")

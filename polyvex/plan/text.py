@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 def plan_text(plan: "Plan") -> str:
     """Tables of encoders and stages, then sizes, notes and problems."""
     largest = f" of {plan.visual_size[1]}x{plan.visual_size[0]} pixels, the costliest shape" if plan.visual_size else ""
-    lines = [f"plan of {plan.recipe}", "", f"encoders (per image{largest}, in the order that the model sees)"]
+    begin = [f"starts from {plan.start}"] if plan.start else []
+    lines = [f"plan of {plan.recipe}", *begin, "", f"encoders (per image{largest}, in the order that the model sees)"]
     rows = [
         ["name", "image", "tokens", "after fusion", "grid", "positions", "width", "parameters", "GFLOPs", "licence"]
     ]

@@ -1,5 +1,6 @@
 """What a recipe's tables say together: everything that can be known before anything is built."""
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,7 @@ from polyvex.recipe.arrangement import arrangement_problems, separator_problems
 from polyvex.recipe.matching import matching_problems, sized_fusion
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import PARTS, LossTable, Recipe, Stage
+from polyvex.recipe.start import begins_sparse, find_start, upcycling_problems
 from polyvex.tokens import TokenShape
 
 CHARACTERS_PER_TOKEN = 3
@@ -28,8 +30,12 @@ RESERVED = frozenset(dir(nn.ModuleDict()))
 """Names that torch itself uses where the model keeps its encoders."""
 
 
-def find_problems(recipe: Recipe, registries: Registries) -> list[str]:
-    """Sentences about what cannot work, each with the numbers and a way out. Empty if all is well."""
+def find_problems(recipe: Recipe, registries: Registries, *, out: Path | None = None) -> list[str]:
+    """Sentences about what cannot work, each with the numbers and a way out. Empty if all is well.
+
+    Args:
+        out: folder of the recipe's run, if it has one; see :func:`~polyvex.recipe.start.start_of`.
+    """
     problems = _encoders(recipe, registries)
     if not problems:
         problems += _reducers(recipe, registries) or _fusion(recipe, registries)
@@ -37,10 +43,11 @@ def find_problems(recipe: Recipe, registries: Registries) -> list[str]:
     problems += _names(recipe)
     if recipe.lm.attention == "flash":
         problems.append(f"[lm]: attention = 'flash' is refused: {FLASH}. Take auto, sdpa, eager or flex")
-    problems += _experts(recipe, registries)
+    start, lost = find_start(recipe, out)
+    problems += lost + upcycling_problems(recipe, start) + _experts(recipe, registries)
     problems += _tuning(recipe) + _adapters(recipe)
     for index, stage in enumerate(recipe.stages):
-        problems += _stage(recipe, index, stage)
+        problems += _stage(recipe, index, stage, sparse=start.sparse if start is not None else begins_sparse(recipe))
     if recipe.evaluation.metric not in registries.metrics:
         problems.append(f"[evaluation]: {unknown('metric', recipe.evaluation.metric, registries.metrics.names())}")
     return problems
@@ -127,18 +134,11 @@ def _names(recipe: Recipe) -> list[str]:
 
 
 def _experts(recipe: Recipe, registries: Registries) -> list[str]:
-    upcycling = [stage.name for stage in recipe.stages if stage.upcycle]
     if recipe.moe is None:
         plain = LossTable()
         told = [name for name in LossTable.model_fields if getattr(recipe.loss, name) not in (0, getattr(plain, name))]
-        return [
-            *(f"[[stages]] {name}: upcycle is true, but there is no [moe] table" for name in upcycling),
-            *(f"[loss]: {name} has no effect without a [moe] table: there is no router to teach" for name in told),
-        ]
+        return [f"[loss]: {name} has no effect without a [moe] table: there is no router to teach" for name in told]
     problems = []
-    if len(upcycling) != 1:
-        had = ", ".join(upcycling) or "none has"
-        problems.append(f"[moe]: exactly one stage must have upcycle = true, got {len(upcycling)} ({had})")
     router = recipe.moe.router
     for count in sorted(set(recipe.moe.counts)):
         try:
@@ -201,7 +201,7 @@ def _adapters(recipe: Recipe) -> list[str]:
     return problems
 
 
-def _stage(recipe: Recipe, index: int, stage: Stage) -> list[str]:
+def _stage(recipe: Recipe, index: int, stage: Stage, *, sparse: bool) -> list[str]:
     where = f"[[stages]] {stage.name}"
     problems = [
         f"{where}: {unknown('part in trains', part, list(PARTS))}, or a pattern with *"
@@ -220,7 +220,7 @@ def _stage(recipe: Recipe, index: int, stage: Stage) -> list[str]:
             f"{where}: lr has rates for {sorted(stage.lr)}, expected one for each of {sorted(stage.trains)}"
         )
     upcycled = recipe.moe is not None and any(earlier.upcycle for earlier in recipe.stages[: index + 1])
-    if "lm.moe" in stage.trains and not upcycled:
+    if "lm.moe" in stage.trains and not (sparse or upcycled):
         problems.append(f"{where}: trains lm.moe, but no expert exists yet; set upcycle = true here or before")
     if "encoders" in stage.trains and not _learning(recipe):
         problems.append(

@@ -1,7 +1,7 @@
 """Read a recipe: TOML text, changes from the command line, strict checks. Nothing is built or downloaded."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,20 @@ from polyvex.recipe.problems import explain
 from polyvex.recipe.schema import Recipe
 
 
-def read_recipe(path: str | Path, *, overrides: Sequence[str] = (), registries: Registries | None = None) -> Recipe:
+def read_recipe(
+    path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    registries: Registries | None = None,
+    out: str | Path | None = None,
+) -> Recipe:
     """Read and check a recipe file.
 
     Args:
         overrides: changes written ``a.b=c``, checked like the file itself.
         registries: what recipes may name; the installed plugins if not given.
+        out: folder of the recipe's run, if it has one. Past its first stage, the run that ``[start]`` names may be
+            gone.
 
     Raises:
         RecipeError: lists every problem of the file and of the overrides at once.
@@ -36,7 +44,8 @@ def read_recipe(path: str | Path, *, overrides: Sequence[str] = (), registries: 
         raise RecipeError([f"{path} is a directory, expected a TOML file"], source=str(path)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError([f"not valid TOML: {error}"], source=str(path)) from None
-    return parse_recipe(raw, overrides=overrides, registries=registries, source=str(path))
+    out = Path(out) if out is not None else None
+    return parse_recipe(raw, overrides=overrides, registries=registries, source=str(path), out=out)
 
 
 def parse_recipe(
@@ -45,8 +54,13 @@ def parse_recipe(
     overrides: Sequence[str] = (),
     registries: Registries | None = None,
     source: str = "recipe",
+    out: Path | Callable[[Recipe], Path] | None = None,
 ) -> Recipe:
-    """Check a recipe that is already plain data; see :func:`read_recipe`."""
+    """Check a recipe that is already plain data; see :func:`read_recipe`.
+
+    Args:
+        out: folder of the recipe's run, or what tells it once types and names are checked.
+    """
     registries = registries or load_registries()
     data, problems = apply_overrides(dict(raw), overrides)
     model = recipe_model(registries)
@@ -58,7 +72,7 @@ def parse_recipe(
         recipe = in_order(recipe)
     except ValueError as error:
         problems.append(str(error))
-    problems += find_problems(recipe, registries)
+    problems += find_problems(recipe, registries, out=out(recipe) if callable(out) else out)
     if problems:
         raise RecipeError(problems, source=source)
     return recipe

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from polyvex.moe.losses import Counted
 from polyvex.moe.options import MoEOptions
-from polyvex.options import Options
+from polyvex.options import LocalPath, Options
 
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
 """What a recipe may be called."""
@@ -110,6 +110,13 @@ class Stage(Options):
     images: bool = Field(default=True, description="False trains on the text alone: no image, no placeholder.")
 
 
+class StartTable(Options):
+    """``[start]``: begin with the weights of a finished stage of another run, and with its tokenizer."""
+
+    run: LocalPath = Field(min_length=1, description="Folder of the other run.")
+    stage: str = Field(default="", description="A finished stage of it; the last one that is finished if empty.")
+
+
 class EvaluationTable(Options):
     """``[evaluation]``: how answers are made and scored."""
 
@@ -173,6 +180,9 @@ class Recipe(Options):
     moe: MoETable | None = Field(default=None, description="Experts of the language model; leave out for a dense one.")
     prompt: PromptTable = Field(default=PromptTable(), description="How a question becomes text.")
     data: Any = Field(description="The data set, its splits, and what to do with unreadable images.")
+    start: StartTable | None = Field(
+        default=None, description="A finished stage of another run to begin with; leave out to begin anew."
+    )
     loss: LossTable = Field(default=LossTable(), description="Weights of the auxiliary losses.")
     cache: CacheTable = Field(default=CacheTable(), description="How the tokens of frozen encoders are kept on disk.")
     training: TrainingTable = Field(default=TrainingTable(), description="What holds for all stages.")
@@ -185,7 +195,10 @@ class Recipe(Options):
     def located(self) -> Self:
         """The same recipe with the paths in its components' tables made absolute."""
         tables = {part: getattr(self, part).located() for part in ("fusion", "positions", "lm", "data")}
-        return self.model_copy(update={**tables, "encoders": [table.located() for table in self.encoders]})
+        start = self.start and self.start.located()
+        return self.model_copy(
+            update={**tables, "encoders": [table.located() for table in self.encoders], "start": start}
+        )
 
     def dump(self) -> dict[str, Any]:
         """Every value as plain data, defaults written out; ``None`` is left out, as TOML has none."""

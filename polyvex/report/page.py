@@ -81,7 +81,9 @@ def _what(recipe: dict[str, Any]) -> str:
     steps = [encoders, *(str(recipe[part]["use"]) for part in ("fusion", "positions", "lm"))]
     experts = recipe.get("moe")
     tail = f" with {experts['num_experts']} experts ({experts['router']['use']} router)" if experts else ""
-    return f"{' → '.join(steps)}{tail}, on {recipe['data']['use']}"
+    start = recipe.get("start")
+    begin = f", starts from {start['run']}, after stage {start['stage']}" if start else ""
+    return f"{' → '.join(steps)}{tail}, on {recipe['data']['use']}{begin}"
 
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
@@ -175,7 +177,7 @@ def _budget(run: RunRecord) -> tuple[Table | None, str]:
 
     try:
         registries = load_registries()
-        found = budgets(parse_recipe(run.recipe, registries=registries), registries, dim=1)
+        found = budgets(parse_recipe(run.recipe, registries=registries, out=run.folder), registries, dim=1)
     except (PolyvexError, ValueError) as error:
         return None, f"Tokens and positions cannot be counted here: {error}"
     heads = ["encoder", "image", "tokens", "after fusion", "grid", "positions", "width", "licence"]

@@ -70,7 +70,7 @@ def evaluate_run(
     run = open_run(path)
     registries = registries or load_registries()
     assistant = load(path, registries=registries)
-    recipe = read_recipe(run.recipe, registries=registries)
+    recipe = read_recipe(run.recipe, registries=registries, out=run.path)
     split = split or recipe.data.test_split
     samples = list(read_split(recipe, registries, split))
     samples = samples[:limit] if limit else samples

@@ -3,23 +3,33 @@
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from polyvex.cache.encode import TokenCache
 from polyvex.cache.place import digest_of
 from polyvex.data.base import Sample
+from polyvex.encoders.base import WeightsPlace
 from polyvex.hooks.manager import Registries
+from polyvex.recipe.differences import differences
 from polyvex.recipe.schema import Recipe
+from polyvex.recipe.start import Start
 from polyvex.training.prepare import Prepared
 
 LIBRARIES = ("polyvex", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "pillow")
 
 
-def make_lock(recipe: Recipe, registries: Registries, data: Prepared) -> dict[str, Any]:
-    """Everything outside the recipe that decides a run's result."""
+def make_lock(recipe: Recipe, registries: Registries, data: Prepared, *, start: Start | None = None) -> dict[str, Any]:
+    """Everything outside the recipe that decides a run's result.
+
+    Args:
+        start: the weights that the run begins with, if they come from another run and still matter.
+    """
     cache = data.cache
+    # A start brings the fusion's weights too, so that its file is not read.
+    fusion = registries.fusions[recipe.fusion.use].weights(recipe.fusion) if recipe.start is None else None
+    begun = WeightsPlace(path=start.weights, install="") if start is not None else None
     return {
         "seed": recipe.seed,
         "python": platform.python_version(),
@@ -31,7 +41,8 @@ def make_lock(recipe: Recipe, registries: Registries, data: Prepared) -> dict[st
             if status.state == "loaded"
         },
         "weights_sha256": cache.weights_sha256,
-        "fusion_sha256": digest_of(registries.fusions[recipe.fusion.use].weights(recipe.fusion)),
+        "fusion_sha256": digest_of(fusion),
+        "start_sha256": digest_of(begun),
         "data_sha256": {"train": hash_data(data.train, cache), "test": hash_data(data.test, cache)},
         "counts": {"train": len(data.train), "test": len(data.test)},
         "samples": len(data.train) + len(data.test),
@@ -39,6 +50,22 @@ def make_lock(recipe: Recipe, registries: Registries, data: Prepared) -> dict[st
         "images": len(cache.files.hashes),
         "unreadable_images": sorted(cache.unreadable),
     }
+
+
+def other_encoders(start: Start, weights_sha256: Mapping[str, str | None]) -> list[str]:
+    """Where encoders of one name have other weights than in the run that is started from, one line for each.
+
+    Args:
+        weights_sha256: digests here, by name, of the encoders that keep the weights of their own files.
+    """
+    path = start.run / "lock.json"
+    if not path.is_file():
+        return [f"the weights of {', '.join(weights_sha256)}: not known there (no lock.json)"] if weights_sha256 else []
+    there = json.loads(path.read_text(encoding="utf-8"))["weights_sha256"]
+    both = [name for name in weights_sha256 if name in there]
+    return list(
+        differences({name: there[name] for name in both}, {name: weights_sha256[name] for name in both}, "weights of")
+    )
 
 
 def hash_data(samples: Sequence[Sample], cache: TokenCache) -> str:

@@ -7,8 +7,10 @@ from polyvex.errors import PolyvexError, RecipeError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.model.adapting import Adapters, unheard_targets
+from polyvex.model.start import start_problems
 from polyvex.moe.upcycle import install_experts
 from polyvex.recipe.schema import Recipe, Stage
+from polyvex.recipe.start import Start, begins_sparse
 from polyvex.training.abilities import language_model_problems
 from polyvex.training.parts import freeze_all_but, selected
 
@@ -16,22 +18,31 @@ Visit = Callable[[Stage, PolyvexForConditionalGeneration], None]
 
 
 def rehearse(
-    recipe: Recipe, registries: Registries, model: PolyvexForConditionalGeneration, *, visit: Visit | None = None
+    recipe: Recipe,
+    registries: Registries,
+    model: PolyvexForConditionalGeneration,
+    *,
+    start: Start | None = None,
+    visit: Visit | None = None,
 ) -> list[str]:
     """Upcycle and freeze as each stage would; return what cannot work, one sentence each.
 
     Args:
         model: the dense model, which may be on ``meta``; it is changed.
+        start: the weights that the first stage begins with, which must fit; None if they are not needed any more.
         visit: called with each stage and the model as that stage would train it.
     """
     problems = language_model_problems(recipe, model)
+    try:
+        problems += _begin(recipe, registries, model, start)
+    except RecipeError as error:
+        return [*problems, *error.problems]
+    except (PolyvexError, ValueError) as error:
+        return [*problems, f"[start]: {error}"]
     for stage in recipe.stages:
         try:
-            if stage.upcycle and recipe.moe is not None:
-                router = recipe.moe.router
-                kind = registries.routers[router.use]
-                install_experts(model.lm, recipe.moe, (kind, router), copy=False, context=model.context)
-                model.adapt_language_model()
+            if stage.upcycle:
+                _upcycle(recipe, registries, model)
             freeze_all_but(model, selected(model, stage.trains))
         except RecipeError as error:
             return [*problems, *(f"stage {stage.name}: {problem}" for problem in error.problems)]
@@ -40,6 +51,26 @@ def rehearse(
         if visit is not None:
             visit(stage, model)
     return problems + unheard_targets(model.lm, Adapters.model_validate(model.config.adapters or {}))
+
+
+def _begin(
+    recipe: Recipe, registries: Registries, model: PolyvexForConditionalGeneration, start: Start | None
+) -> list[str]:
+    """Bring the model to what the first stage begins with; return why the weights do not fit."""
+    if begins_sparse(recipe):
+        _upcycle(recipe, registries, model)
+        assert recipe.moe is not None
+        model.config.moe = recipe.moe.model_dump()
+    return start_problems(recipe, registries, model, start) if start is not None else []
+
+
+def _upcycle(recipe: Recipe, registries: Registries, model: PolyvexForConditionalGeneration) -> None:
+    if recipe.moe is None:
+        return
+    router = recipe.moe.router
+    kind = registries.routers[router.use]
+    install_experts(model.lm, recipe.moe, (kind, router), copy=False, context=model.context)
+    model.adapt_language_model()
 
 
 def own_experts(lm: Any) -> bool:

@@ -12,9 +12,11 @@ from polyvex.data.lengths import check_lengths
 from polyvex.errors import RunError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexProcessor
+from polyvex.recipe.differences import differences
 from polyvex.recipe.samples import read_split, training_texts
 from polyvex.recipe.schema import Recipe
-from polyvex.rundir import RunDirectory, differences, store_whole, write_whole
+from polyvex.recipe.start import Start
+from polyvex.rundir import RunDirectory, store_whole, write_whole
 from polyvex.training.lock import make_lock
 from polyvex.training.prepare import Prepared, prepare
 
@@ -39,11 +41,21 @@ class Session:
 
 
 def open_session(
-    recipe: Recipe, registries: Registries, run: RunDirectory, *, cache: str | Path | None, say: Say, progress: bool
+    recipe: Recipe,
+    registries: Registries,
+    run: RunDirectory,
+    *,
+    start: Start | None,
+    cache: str | Path | None,
+    say: Say,
+    progress: bool,
 ) -> Session:
     """Make or load the processor, check lengths, read the data, fill the cache, and check or write the lock.
 
     The run's directory is written to last, so that a start which fails leaves nothing that would bind it.
+
+    Args:
+        start: the weights that the run begins with, if they come from another run and still matter.
 
     Raises:
         DataError: if a sample does not fit the context, or too many images cannot be read.
@@ -62,7 +74,7 @@ def open_session(
     run.begin(recipe)
     if not begun:
         store_whole(run.path, processor.save_pretrained, last="processor_config.json")
-    _check_lock(run, make_lock(recipe, registries, data), say)
+    _check_lock(run, make_lock(recipe, registries, data, start=start), say)
     return Session(
         recipe=recipe,
         registries=registries,
@@ -95,8 +107,9 @@ def _check_lock(run: RunDirectory, lock: dict[str, Any], say: Say) -> None:
     before = json.loads(run.lock.read_text(encoding="utf-8"))
     for line in differences({key: before[key] for key in VERSIONS}, {key: lock[key] for key in VERSIONS}):
         say(f"NOT AS BEFORE: {line}; the result may differ from a run in one go")
-    for key in ("weights_sha256", "fusion_sha256", "data_sha256"):
-        if lock[key] is not None and before.get(key) != lock[key]:  # a fusion's file may go after the first stage
+    for key in ("weights_sha256", "fusion_sha256", "start_sha256", "data_sha256"):
+        # A fusion's file, and the run that this one starts from, may go after the first stage.
+        if lock[key] is not None and before.get(key) != lock[key]:
             raise RunError(
                 f"{run.path}: {key} is now {lock[key]}, but the run began with {before[key]}. Choose another --out"
             )

@@ -12,15 +12,21 @@ from polyvex.data.batches import Collator, ExampleDataset
 from polyvex.errors import RecipeError, RunError, TrainingError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration
+from polyvex.model.start import unlike
 from polyvex.recipe.schema import Recipe, Stage
+from polyvex.recipe.start import Start, settled, start_of
 from polyvex.rundir import RunDirectory, StageDirectory, store_whole, write_whole
 from polyvex.training.abilities import proven
 from polyvex.training.evaluate import describe, evaluate_split
+from polyvex.training.lock import other_encoders
 from polyvex.training.parts import check_hashes, freeze_all_but, hashes, not_finite, selected
 from polyvex.training.rehearse import own_experts, rehearse
 from polyvex.training.session import Say, Session, open_session
 from polyvex.training.trainer import MetricsFile, StageBar, StageTrainer, StopSoftly, arguments
 from polyvex.training.upcycle import upcycle
+
+STARTS, NOT_AS_THERE = "starts from", "NOT AS THERE"
+"""How the lines begin that tell of another run whose weights this one begins with."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
@@ -49,21 +55,23 @@ def train(
 
     Raises:
         DataError: if a sample does not fit the context, or too many images cannot be read.
+        RecipeError: if a stage cannot work, or what the recipe starts from is not there or does not fit.
         RunError: if ``out`` belongs to another recipe, or another process is training there.
         Stopped: after Ctrl-C, once a checkpoint is written.
     """
     registries = registries or load_registries()
-    recipe = recipe.located()
     run = RunDirectory(Path(out))
+    recipe = settled(recipe.located(), run.path)
+    start = start_of(recipe, run.path)
     check_context(recipe, registries)
     model = empty_model(recipe, registries)
-    if problems := rehearse(recipe, registries, model):
+    if problems := rehearse(recipe, registries, model, start=start):
         raise RecipeError(problems, source=recipe.name)
     run.check(recipe)
     _try_fusion_weights(recipe, registries, run, model)
     with run.alone():
         resumed = run.check(recipe)  # once more: another process may have trained here meanwhile
-        session = open_session(recipe, registries, run, cache=cache, say=say, progress=progress)
+        session = open_session(recipe, registries, run, start=start, cache=cache, say=say, progress=progress)
         _run_stages(session, resumed=resumed, export=export)
     return run
 
@@ -73,7 +81,7 @@ def _try_fusion_weights(
 ) -> None:
     """Load the weights that the fusion names once before images are encoded, so that wrong ones cost no time."""
     named = registries.fusions[recipe.fusion.use].weights(recipe.fusion) is not None
-    if named and run.stage(0, recipe.stages[0]).done() is None:
+    if named and recipe.start is None and run.stage(0, recipe.stages[0]).done() is None:
         model.fusion.to_empty(device="cpu").load_pretrained()
 
 
@@ -176,11 +184,14 @@ def _last_checkpoint(folder: StageDirectory) -> str | None:
 def _model_before(session: Session, index: int) -> PolyvexForConditionalGeneration:
     """The model that a stage starts from: the stage's before, or a fresh one."""
     if index == 0:
-        if not session.registries.language_models[session.recipe.lm.use].pretrained:
+        start = start_of(session.recipe)
+        if start is None and not session.registries.language_models[session.recipe.lm.use].pretrained:
             session.say(f"the language model '{session.recipe.lm.use}' starts from RANDOM weights")
         model, reports = build_model(session.recipe, session.processor, session.registries, encoders=False)
         for name, report in reports.items():
             session.say(f"weights of {name}: {report}")
+        if start is not None:
+            _tell_start(session, start, model)
         if own_experts(model.lm) and session.recipe.loss.load_balance:
             session.say("the language model's own experts train WITHOUT a load-balancing loss")
         _check_first_weights(session, model)
@@ -191,6 +202,15 @@ def _model_before(session: Session, index: int) -> PolyvexForConditionalGenerati
     stored = PolyvexForConditionalGeneration.from_pretrained(earlier.model, registries=session.registries)
     use_attention(stored.lm, session.recipe.lm.attention)
     return stored
+
+
+def _tell_start(session: Session, start: Start, model: PolyvexForConditionalGeneration) -> None:
+    """What the run starts from, and whatever gives the weights of there another meaning here."""
+    digests = session.data.cache.weights_sha256
+    own = {name: digest for name, digest in digests.items() if name not in start.brings}
+    session.say(f"{STARTS} {start}")
+    for line in [*unlike(session.recipe, model, start), *other_encoders(start, own)]:
+        session.say(f"{NOT_AS_THERE}: {line}")
 
 
 def _check_first_weights(session: Session, model: PolyvexForConditionalGeneration) -> None:
