@@ -33,6 +33,7 @@ FIXED: dict[str, type[BaseModel]] = {
     "moe": schema.MoETable,
     "prompt": schema.PromptTable,
     "data": DataKeys,
+    "start": schema.StartTable,
     "loss": schema.LossTable,
     "cache": schema.CacheTable,
     "training": schema.TrainingTable,
