@@ -8,6 +8,7 @@ Everything is small enough that a whole training run of the tiny recipe takes ab
 ``tiny_tables``               function → the tiny recipe as plain data, to be changed at will
 ``tiny_recipe``               function → :class:`Recipe`; takes ``"a.b=c"`` changes and whole tables by keyword
 ``tiny_recipe_file``          the tiny recipe as a TOML file in a folder of this test
+``earlier_run``               folder of a run of the tiny recipe, its three stages finished, to start others from
 ``cache_folder``              empty token cache of this test; ``POLYVEX_CACHE`` points at it in every test
 ============================  ==========================================================================================
 """
@@ -135,6 +136,26 @@ def tiny_recipe_file(tiny_tables: Callable[[], dict[str, Any]], tmp_path: Path) 
     path = tmp_path / "tiny.toml"
     path.write_text(tomlkit.dumps(tiny_tables()), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def earlier_run(
+    tiny_recipe: Callable[..., Recipe], registries: Registries, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Folder of a run of the tiny recipe: ``align`` and ``tune`` are dense, ``experts`` is sparse. Shared: copy it."""
+    from polyvex.training.stages import train
+
+    folder = tmp_path_factory.mktemp("earlier")
+    train(
+        tiny_recipe("evaluation.after=never"),
+        folder / "run",
+        registries=registries,
+        cache=folder / "cache",
+        say=lambda _: None,
+        progress=False,
+        export=False,
+    )
+    return folder / "run"
 
 
 @pytest.fixture(autouse=True)

@@ -73,24 +73,23 @@ def take_weights(recipe: Recipe, registries: Registries, model: Model, start: St
 def unlike(recipe: Recipe, model: Model, start: Start) -> list[str]:
     """Where the tables that make a model differ from those that made the stage's, one line per value."""
     configs = [_plain(one) for one in (PolyvexConfig.from_pretrained(start.model), model.config)]
-    there, here = ({part: config[part] for part in _parts(start)} for config in configs)
+    there, here = ({part: config[part] for part in ("encoders", "fusion", "positions")} for config in configs)
+    if start.sparse and recipe.moe is not None:
+        there["moe"], here["moe"] = configs[0]["moe"], json.loads(recipe.moe.model_dump_json())
     for table, options in [*_located(there, recipe), *_located(here, recipe)]:
         for key in options.path_options():
             table.pop(key, None)
     lms = [of["lm"] for of in (start.recipe, recipe.dump())]
     lm_there, lm_here = ({key: value for key, value in lm.items() if key != "attention"} for lm in lms)
-    found = [*differences(there, here), *differences(lm_there, lm_here, "lm")]
     computed_there, computed_here = (_computed(config["text_config"]) for config in configs)
-    return found or list(differences(computed_there, computed_here, "the language model's config"))
+    of_lm = list(differences(lm_there, lm_here, "lm"))
+    of_lm = of_lm or list(differences(computed_there, computed_here, "the language model's config"))
+    return [*differences(there, here), *of_lm]
 
 
 def _plain(config: PolyvexConfig) -> dict[str, Any]:
     """A configuration as JSON has it, with every default."""
     return json.loads(config.to_json_string(use_diff=False))
-
-
-def _parts(start: Start) -> list[str]:
-    return ["encoders", "fusion", "positions", *(["moe"] if start.sparse else [])]
 
 
 def _located(config: Mapping[str, Any], recipe: Recipe) -> Iterator[tuple[dict[str, Any], Any]]:

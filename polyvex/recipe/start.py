@@ -90,8 +90,8 @@ def upcycling_problems(recipe: Recipe, start: Start | None) -> list[str]:
     told = f"{len(upcycling)} ({', '.join(upcycling) or 'none has'})"
     if start is not None and start.sparse:
         if recipe.moe is None:
-            return [f"[start]: {start}, there are experts, but no [moe] table is here. Copy that of {start.run}"]
-        already = f"[moe]: {start}, there are experts already, so no stage may have upcycle = true, got {told}"
+            return [f"[start]: there are experts ({start}), but no [moe] table is here. Copy that of {start.run}"]
+        already = f"[moe]: there are experts already ({start}), so no stage may have upcycle = true, got {told}"
         return [already] if upcycling else []
     if recipe.moe is None:
         return [f"[[stages]] {name}: upcycle is true, but there is no [moe] table" for name in upcycling]

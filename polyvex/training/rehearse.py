@@ -59,8 +59,6 @@ def _begin(
     """Bring the model to what the first stage begins with; return why the weights do not fit."""
     if begins_sparse(recipe):
         _upcycle(recipe, registries, model)
-        assert recipe.moe is not None
-        model.config.moe = recipe.moe.model_dump()
     return start_problems(recipe, registries, model, start) if start is not None else []
 
 

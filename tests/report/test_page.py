@@ -78,6 +78,14 @@ def test_a_page_says_what_the_run_is_and_what_it_reached(hand_run: Path) -> None
     assert "Read this first" not in text
 
 
+def test_a_page_says_which_run_it_starts_from(hand_run: Path) -> None:
+    path = hand_run / "recipe.toml"
+    assert "starts from" not in read(hand_run).text
+    start = '[start]\nrun = "/runs/<dense>"\nstage = "tune"\n'
+    path.write_text(path.read_text(encoding="utf-8") + start, encoding="utf-8")
+    assert "on jsonl, starts from /runs/<dense>, after stage tune" in read(hand_run).text
+
+
 def test_an_evaluation_without_images_is_marked_blind(hand_run: Path) -> None:
     text = read(hand_run).text
     assert "0-language (blind)" in text
