@@ -1,31 +1,28 @@
-"""Charts as SVG that stands inside a page: small, with a title and a description, and in the page's own colours.
+"""Charts of runs and ablations as SVG that stands inside a page: small, with a title and a description."""
 
-Text, axes and grid take the page's colours, so that one chart suits light and dark. Series have Okabe and Ito's
-colours, which people with any colour vision can tell apart, and differ in shape, place or a number too.
-"""
-
-import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import cycle
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from polyvex.ablation.compare import Result
+from polyvex.report.canvas import (
+    COLORS,
+    DARK,
+    GROUND,
+    INK,
+    LINE,
+    MARKERS,
+    MUTED,
+    bare,
+    canvas,
+    one_axes,
+    short,
+    svg_text,
+)
 from polyvex.report.tables import plain
 
-INK, MUTED, LINE, GROUND = "#010203", "#040506", "#070809", "#0a0b0c"
-"""Stand-ins that become the page's colours."""
-PAGE_COLORS = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", GROUND: "var(--ground)"}
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#f0e442")
-DARK = ("#0072b2",)
-"""Colours that need white numbers on them."""
-MARKERS = "osD^vP*X"
 WIDE, SMALL = 5.5, 3.9
 """Widths in inches of 72 units; the page shows one unit as about one pixel, so that text keeps its size."""
 
@@ -43,21 +40,21 @@ class Score:
 
 def accuracy_chart(scores: Sequence[Score], *, key: str) -> str:
     """Each figure on a line of its own, with its 95 % interval, from 0 to 100 %."""
-    figure, axes = _figure(width=WIDE, height=0.6 + 0.32 * len(scores))
+    figure, axes = one_axes(width=WIDE, height=0.6 + 0.32 * len(scores))
     for row, score in enumerate(scores):
         face = "none" if score.blind else COLORS[0]
         axes.hlines(row, score.low, score.high, color=COLORS[0], linewidth=2)
         axes.plot(score.value, row, "o", color=COLORS[0], markerfacecolor=face, markersize=7, markeredgewidth=1.6)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(scores) - 0.5, -0.5)
-    axes.set_yticks(range(len(scores)), [_short(score.label) for score in scores], parse_math=False)
+    axes.set_yticks(range(len(scores)), [short(score.label) for score in scores], parse_math=False)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="x", color=LINE, linewidth=0.8)
     told = "; ".join(
         f"{score.label}{' (no images)' if score.blind else ''} {score.value:.1%}, {score.low:.1%} to {score.high:.1%}"
         for score in scores
     )
-    return _svg(figure, key=key, title="Accuracy with 95 % intervals", about=told)
+    return svg_text(figure, key=key, title="Accuracy with 95 % intervals", about=told)
 
 
 def loss_chart(label: str, metrics: Sequence[Mapping[str, float]], *, key: str, balanced: int) -> str:
@@ -67,10 +64,10 @@ def loss_chart(label: str, metrics: Sequence[Mapping[str, float]], *, key: str, 
         balanced: the load-balancing loss of a perfect balance, which is the number of MoE layers; 0 if not known.
     """
     names = [name for name in ("answer_loss", "load_balance") if any(name in line for line in metrics)]
-    figure = _canvas(width=SMALL, height=0.5 + 1.35 * len(names))
+    figure = canvas(width=SMALL, height=0.5 + 1.35 * len(names))
     told = []
     for row, name in enumerate(names):
-        axes = _bare(figure.add_subplot(len(names), 1, row + 1))
+        axes = bare(figure.add_subplot(len(names), 1, row + 1))
         steps = [line["step"] for line in metrics if name in line]
         values = [line[name] for line in metrics if name in line]
         axes.plot(steps, values, color=COLORS[row], linewidth=1.6, marker="o" if len(steps) < 3 else "", markersize=4)
@@ -85,12 +82,12 @@ def loss_chart(label: str, metrics: Sequence[Mapping[str, float]], *, key: str, 
             axes.set_ylim(bottom=0)
         told.append(f"{name}: {values[0]:.3g} at step {steps[0]}, {values[-1]:.3g} at step {steps[-1]}")
     figure.axes[-1].set_xlabel("step")
-    return _svg(figure, key=key, title=f"Losses of stage {label}", about="; ".join(told))
+    return svg_text(figure, key=key, title=f"Losses of stage {label}", about="; ".join(told))
 
 
 def load_chart(layer: str, shares: Mapping[str, Sequence[float]], *, key: str) -> str:
     """For each source of tokens, how its assignments are shared out among a layer's experts, as one bar to 100 %."""
-    figure, axes = _figure(width=SMALL, height=0.5 + 0.34 * len(shares))
+    figure, axes = one_axes(width=SMALL, height=0.5 + 0.34 * len(shares))
     for row, values in enumerate(shares.values()):
         left = 0.0
         for expert, share in enumerate(values):
@@ -103,13 +100,13 @@ def load_chart(layer: str, shares: Mapping[str, Sequence[float]], *, key: str) -
             axes.vlines(left, row - 0.37, row + 0.37, color=GROUND, linewidth=1)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(shares) - 0.5, -0.5)
-    axes.set_yticks(range(len(shares)), [_short(source) for source in shares], parse_math=False)
+    axes.set_yticks(range(len(shares)), [short(source) for source in shares], parse_math=False)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     told = "; ".join(
         f"{source}: " + ", ".join(f"expert {expert} {share:.0%}" for expert, share in enumerate(values))
         for source, values in shares.items()
     )
-    return _svg(figure, key=key, title=f"Expert load of {layer}", about=told)
+    return svg_text(figure, key=key, title=f"Expert load of {layer}", about=told)
 
 
 def budget_chart(results: Sequence[Result], *, key: str) -> tuple[str, list[tuple[str, str]]]:
@@ -118,7 +115,7 @@ def budget_chart(results: Sequence[Result], *, key: str) -> tuple[str, list[tupl
     Returns:
         The chart, and its legend: label and colour of each series (cells that differ in nothing but positions).
     """
-    figure, axes = _figure(width=WIDE, height=3.2)
+    figure, axes = one_axes(width=WIDE, height=3.2)
     series = _series(results)
     spread = _dodge([result.positions for result in results], len(series))
     looks = zip(series.items(), cycle(COLORS), cycle(MARKERS), strict=False)
@@ -144,7 +141,7 @@ def budget_chart(results: Sequence[Result], *, key: str) -> tuple[str, list[tupl
         f"{result.interval[1]:.1%}"
         for result in results
     )
-    return _svg(figure, key=key, title="Accuracy against positions used", about=told), legend
+    return svg_text(figure, key=key, title="Accuracy against positions used", about=told), legend
 
 
 def _series(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -171,48 +168,3 @@ def _dodge(positions: Sequence[int], count: int) -> Callable[[int, int], float]:
         return value * (ticks[-1] / ticks[0]) ** (0.025 * step) if _wide(ticks) else value + 0.025 * room * step
 
     return place
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 22 else f"{label[:21]}…"
-
-
-def _canvas(*, width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.patch.set_alpha(0)
-    return figure
-
-
-def _figure(*, width: float, height: float) -> tuple[Figure, Axes]:
-    figure = _canvas(width=width, height=height)
-    return figure, _bare(figure.add_subplot())
-
-
-def _bare(axes: Axes) -> Axes:
-    """No frame and no tick marks, in the page's colours."""
-    axes.patch.set_alpha(0)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelsize=11, colors=MUTED)
-    axes.xaxis.label.set(color=MUTED, fontsize=11)
-    return axes
-
-
-def _svg(figure: Figure, *, key: str, title: str, about: str) -> str:
-    """Draw, then keep only what a page needs: no prolog, metadata or style, ids of its own, the page's colours."""
-    stream = io.StringIO()
-    quiet = {"Creator": None, "Date": None, "Format": None, "Type": None}
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
-        figure.savefig(stream, format="svg", metadata=quiet)
-    text = stream.getvalue()
-    body = text[text.index(">", text.index("<svg")) + 1 :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # it would hold for the whole page
-    body = re.sub(r'id="([^"]+)"', rf'id="{key}-\1"', body)
-    body = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{key}-\1"', body)
-    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{key}-\1)", body)
-    for stand_in, color in PAGE_COLORS.items():
-        body = body.replace(stand_in, color)
-    width, height = (round(72 * side) for side in figure.get_size_inches())
-    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-labelledby="{key}-t {key}-d" class="chart">'
-    return f'{head}<title id="{key}-t">{escape(title)}</title><desc id="{key}-d">{escape(about)}</desc>{body}'
