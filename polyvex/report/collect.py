@@ -9,6 +9,8 @@ from typing import Any
 
 from polyvex.errors import RunError
 from polyvex.evaluation.evaluate import Answered
+from polyvex.report.files import read_json
+from polyvex.report.routing_record import read_routing
 
 RECIPE = ("name", "seed", "encoders", "fusion", "positions", "lm", "data", "stages")
 DONE = ("seconds", "trained_parameters", "hashes_before", "hashes_after")
@@ -57,7 +59,10 @@ class StageRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """All of a run that a report tells. ``others`` are evaluations outside the stages, ``missing`` what it lacks."""
+    """All of a run that a report tells. ``others`` are evaluations outside the stages, ``missing`` what it lacks.
+
+    ``routing`` is what ``polyvex routing`` found, None if it was never asked.
+    """
 
     folder: Path
     name: str
@@ -67,6 +72,7 @@ class RunRecord:
     stages: list[StageRecord]
     others: list[EvaluationRecord]
     missing: list[str] = field(default_factory=list)
+    routing: dict[str, Any] | None = None
 
     @property
     def evaluations(self) -> list[EvaluationRecord]:
@@ -95,6 +101,7 @@ def read_run(folder: Path) -> RunRecord:
         stages=stages,
         others=[_evaluation(path) for path in others],
         missing=_missing(folder, recipe, stages, lock),
+        routing=read_routing(routing) if (routing := folder / "routing" / "routing.json").exists() else None,
     )
 
 
@@ -164,23 +171,6 @@ def _missing(
     elif not (folder / "config.json").exists() and not (folder / "result.json").exists():
         found.append("the finished model: all stages are done, but it is not stored yet")
     return found
-
-
-def read_json(path: Path, *, needs: Sequence[str] = ()) -> dict[str, Any]:
-    """A JSON object with at least the keys that it ``needs``.
-
-    Raises:
-        RunError: if the file is something else. It is named.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {path}: {error}") from None
-    if not isinstance(value, dict):
-        raise RunError(f"{path} holds {type(value).__name__}, expected an object")
-    if lost := [key for key in needs if key not in value]:
-        raise RunError(f"{path} lacks {', '.join(lost)}; was it written by another version of polyvex?")
-    return value
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

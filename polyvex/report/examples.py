@@ -70,10 +70,17 @@ def _example(answer: Answered) -> Example:
     return Example(answered=answer, right=answer.score >= 1, images=images, gone=gone)
 
 
-def inline(image: Image.Image) -> str:
-    """A small PNG of ``image`` as a ``data:`` address."""
+def inline(image: Image.Image, *, side: int = SIDE, colors: int | None = None) -> str:
+    """A small PNG of ``image`` as a ``data:`` address.
+
+    Args:
+        side: its longest side in pixels, at most.
+        colors: how many colours it keeps; all by default.
+    """
     small = image.copy()
-    small.thumbnail((SIDE, SIDE))
+    small.thumbnail((side, side))
+    if colors is not None:
+        small = small.convert("RGB").quantize(colors)
     stream = io.BytesIO()
     small.save(stream, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from polyvex.ablation.compare import RESAMPLES, Result
 from polyvex.errors import RunError
-from polyvex.report.collect import read_json
+from polyvex.report.files import read_json
 
 HOW = (
     f"Intervals are 95 % percentile intervals of a bootstrap over questions ({RESAMPLES:,} resamples). A difference is "

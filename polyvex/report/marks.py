@@ -1,6 +1,7 @@
 """Marks of the routing charts: many bars, ribbons and cells as few shapes, so that eighty layers stay a small file."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -146,7 +147,7 @@ def lines(axes: Axes, series: Mapping[str, Sequence[float]], look: Look) -> None
     axes.grid(axis="y", color=look.line, linewidth=0.8)
 
 
-def line_look(name: str, index: int, look: Look) -> tuple[str, str, str]:
+def line_look(name: str, index: int, look: Look) -> tuple[str, str, Any]:
     """Colour, marker and dash of a source's line."""
     if name == "all":
         return look.ink, "", "-"

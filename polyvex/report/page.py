@@ -16,6 +16,7 @@ from polyvex.report.collect import EvaluationRecord, RunRecord, StageRecord, per
 from polyvex.report.examples import choose
 from polyvex.report.grid import AblationRecord
 from polyvex.report.page_grid import grid_view
+from polyvex.report.page_routing import routing_view
 
 PROOF = {
     ("trained", False): ("trained, hash changed", True),
@@ -65,6 +66,7 @@ def run_view(run: RunRecord) -> dict[str, Any]:
         "examples": choose(shown.answers) if shown else [],
         "losses": _losses(run.stages),
         "loads": _loads(run.stages),
+        "routing": routing_view(run.routing, run.folder / "routing") if run.routing is not None else None,
         "weights": _weights(run.evaluations),
         "budget": budget,
         "budget_note": note,

@@ -20,7 +20,7 @@ from matplotlib.path import Path as Shape
 from polyvex.report.canvas import COLORS, Look, Picture, canvas
 from polyvex.report.marks import layer_axes, legend, nothing, width_of
 
-BOLD = ((COLORS[0], "-"), (COLORS[5], (0, (5, 1.5))), (COLORS[2], (0, (1.5, 1))))
+BOLD: Sequence[tuple[str, Any]] = ((COLORS[0], "-"), (COLORS[5], (0, (5, 1.5))), (COLORS[2], (0, (1.5, 1))))
 """Colour and dash of the first, second and third."""
 RANKS = ("first", "second", "third")
 KEYS = {"all": "all tokens", "text": "text tokens", "visual": "visual tokens"}

@@ -52,16 +52,17 @@ def draw_tokens(views: Sequence[TokenView], path: Path, *, question: str = "") -
     """
     layers = chosen_layers(views)
     ratios = [_height(view) for view in views]
-    width, height = SIDE * (1 + len(layers)) + 0.9, SIDE * sum(ratios) + 0.45 * len(views) + 0.5
+    seen = {int(one) for view in views for layer in layers for one in np.unique(view.experts.get(layer, -1))}
+    height = SIDE * sum(ratios) + 0.45 * len(views) + 0.5
+    columns = -(-len(seen) // max(int(4.2 * height), 1))
+    width = SIDE * (1 + len(layers)) + 0.3 + 0.75 * columns
     figure = Figure(figsize=(width, height), layout="constrained", dpi=110, facecolor=ALONE.ground)
     with matplotlib.rc_context({"text.parse_math": False}):  # a question about $5 and $10 is not mathematics
         grid = figure.subplots(len(views), 1 + len(layers), squeeze=False, height_ratios=ratios)
         for row, view in zip(grid, views, strict=True):
             _draw_view(row, view, layers, room=72 * SIDE * min(_height(view), 1))
-        seen = {int(one) for view in views for layer in layers for one in np.unique(view.experts.get(layer, -1))}
-        handles = [Patch(facecolor=tint(expert), label=str(expert)) for expert in sorted(seen - {-1})]
+        handles = [Patch(facecolor=_over_grey(expert), label=str(expert)) for expert in sorted(seen - {-1})]
         if handles:
-            columns = -(-len(handles) // max(int(4.2 * height), 1))
             figure.legend(handles=handles, title="expert", loc="outside right upper", frameon=False, ncols=columns)
         figure.suptitle(short(question, int(width * 11)), fontsize=11, color=ALONE.ink)
         figure.savefig(path, format="png")
@@ -83,6 +84,12 @@ def tint(expert: int) -> Rgb:
     return float(red), float(green), float(blue)
 
 
+def _over_grey(expert: int) -> Rgb:
+    """A colour as cells show it, over the middle of the grey picture."""
+    red, green, blue = (TINT * part + (1 - TINT) * 0.72 for part in tint(expert))
+    return red, green, blue
+
+
 def _height(view: TokenView) -> float:
     """Height of a view's panels as a share of their width, by its picture or its grid."""
     rows, cols = view.pixels.shape[:2] if view.pixels is not None else next(iter(view.experts.values())).shape
@@ -94,13 +101,14 @@ def _draw_view(row: Sequence[Axes], view: TokenView, layers: Sequence[int], *, r
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_color(ALONE.line)
+        axes.set_box_aspect(_height(view))
     what = f"{short(view.encoder, 30)}{', tiles' if view.view else ''}"
     row[0].set_title(what, fontsize=9, color=ALONE.ink)
     if view.pixels is None:
         words = "what it saw\ncannot be shown"
         row[0].text(0.5, 0.5, words, ha="center", va="center", fontsize=9, color=ALONE.muted)
     else:
-        row[0].imshow(view.pixels, interpolation="nearest")
+        row[0].imshow(view.pixels, aspect="auto", interpolation="nearest")
     for axes, layer in zip(row[1:], layers, strict=True):
         if layer in view.experts:
             axes.set_title(f"layer {layer}", fontsize=9, color=ALONE.ink)
@@ -121,15 +129,19 @@ def _draw_cells(
     height, width = pixels.shape[:2] if pixels is not None else (rows, cols)
     extent = (0, width, height, 0)
     if pixels is not None:
-        axes.imshow(_grey(pixels), cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest")
-    axes.imshow(_colors(experts), extent=extent, interpolation="nearest", alpha=None)
-    axes.set_aspect("equal")
+        axes.imshow(_grey(pixels), cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation="nearest")
+    axes.imshow(_colors(experts), extent=extent, aspect="auto", interpolation="nearest")
     longest = len(str(experts.max()))
     size = min(8.0, room / max(rows, cols) / (0.75 * max(longest, 1.4)))
     for (row, col), expert in np.ndenumerate(experts) if size >= LEAST else ():
         if expert >= 0:
             place = ((col + 0.5) * width / cols, (row + 0.5) * height / rows)
-            axes.text(*place, str(expert), ha="center", va="center", fontsize=size, color="#000000")
+            axes.text(*place, str(expert), ha="center", va="center", fontsize=size, color=_ink(int(expert)))
+
+
+def _ink(expert: int) -> str:
+    """Black, or white on the dark shades; luminance by Rec. 709."""
+    return "#000000" if np.dot([0.2126, 0.7152, 0.0722], _over_grey(expert)) > 0.38 else "#ffffff"
 
 
 def _grey(pixels: UInt8[np.ndarray, "height width 3"]) -> Float[np.ndarray, "height width"]:
