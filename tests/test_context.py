@@ -5,7 +5,12 @@ import torch
 
 from polyvex.context import TokenContext, TokenKinds
 
-ONE, TWO = (TokenKinds(valid=torch.ones(1, length, dtype=torch.bool)) for length in (1, 2))
+
+def kinds(length: int) -> TokenKinds:
+    return TokenKinds(valid=torch.ones(1, length, dtype=torch.bool), source=torch.zeros(1, length, dtype=torch.long))
+
+
+ONE, TWO = kinds(1), kinds(2)
 
 
 def test_it_is_told_for_the_length_of_a_block() -> None:

@@ -2,7 +2,7 @@
 
 import typer
 
-from polyvex.cli import ablations, authors, export, listings, positions, recipes, runs
+from polyvex.cli import ablations, authors, export, listings, positions, recipes, routing, runs
 
 app = typer.Typer(
     name="polyvex",
@@ -39,6 +39,7 @@ for name, function in {
     "train": runs.train,
     "eval": runs.evaluate,
     "ask": runs.ask,
+    "routing": routing.routing,
     "export": export.export,
     "ablate": ablations.ablate,
     "report": ablations.report,

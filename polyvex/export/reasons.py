@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 from transformers.activations import ACT2FN
 
+from polyvex.adapters import PartialLoRA
 from polyvex.export.families import FAMILIES, Family, dense_layers, expert_layers, gate_of
 from polyvex.export.weights import unplaced
 from polyvex.moe.experts import GatedExperts
@@ -32,6 +33,7 @@ def reasons(lm: Any, family: Family, *, copy_dense: bool = False) -> list[str]:
     """
     found = [
         *_of_kind(lm, family),
+        *_of_adapters(lm, family),
         *_of_attention(lm, family),
         *_of_each_layer(lm, family),
         *_of_all_layers(lm, family),
@@ -55,6 +57,14 @@ def _of_kind(lm: Any, family: Family) -> Iterator[str]:
         others = [one.name for one in FAMILIES.values() if type(lm) in one.sources]
         way = f"Say --to {others[0]}" if others else "Train with one of those"
         yield f"the language model is {name}; {family.name} computes what {known} compute, no other. {way}"
+
+
+def _of_adapters(lm: Any, family: Family) -> Iterator[str]:
+    if any(isinstance(part, PartialLoRA) for part in lm.modules()):
+        yield (
+            f"Partial LoRA changes what layers do to visual tokens alone, and {family.name} does the same to all. "
+            f"Train without lm.partial_lora; plain lm.lora is merged into the weights"
+        )
 
 
 def _of_attention(lm: Any, family: Family) -> Iterator[str]:

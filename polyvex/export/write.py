@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from polyvex.adapters import merged
 from polyvex.answer import load
 from polyvex.errors import ExportError, ParityError, RunError
 from polyvex.export.card import card
@@ -83,7 +84,7 @@ def export_run(
     _check_free(folder)
     assistant = load(run, registries=registries)
     # The processor's own tokenizer remembers what it was loaded with, and would write that out.
-    lm, tokenizer = assistant.model.lm, AutoTokenizer.from_pretrained(run)
+    lm, tokenizer = merged(assistant.model.lm), AutoTokenizer.from_pretrained(run)
     rows = lm.get_input_embeddings().weight.shape[0]
     if found := [*reasons(lm, family, copy_dense=copy_dense), *tokenizer_reasons(tokenizer, rows)]:
         raise ExportError(found, what=f"{run} cannot be exported as {family.name}")

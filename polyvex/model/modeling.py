@@ -30,7 +30,7 @@ from polyvex.model.output import PolyvexOutput
 from polyvex.model.questions import questions
 from polyvex.model.seeing import PerEncoder, SeesImages
 from polyvex.moe.losses import auxiliary_losses
-from polyvex.moe.record import record_routing
+from polyvex.moe.record import record_routing, routers
 from polyvex.moe.upcycle import install_experts
 from polyvex.sequence import inputs_of, lay_out
 
@@ -206,7 +206,9 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
         items: Any = num_items
         answer = ForCausalLMLoss(logits, labels, vocab_size=vocabulary, num_items_in_batch=items)
         share = 1.0 if num_items is None else (labels[:, 1:] != -100).sum() / num_items
-        weights = self.config.loss or {}
+        # Where no router learns, a loss for routers would only bend what reaches them.
+        learning = any(weight.requires_grad for router in routers(self.lm).values() for weight in router.parameters())
+        weights = (self.config.loss or {}) if learning else {}
         result.answer_loss, result.aux = answer, aux
         result.loss = answer + sum((weights.get(name, 0.0) * share * value for name, value in aux.items()), 0.0)
 

@@ -9,9 +9,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from polyvex.adapters import ADAPTER, PARTIAL
 from polyvex.encoders.files import INDEX, weight_files
 from polyvex.errors import RecipeError, WeightsError
 from polyvex.hooks.manager import Registries
+from polyvex.model.adapting import INSIDE
 from polyvex.model.components import build_encoders
 from polyvex.model.config import PolyvexConfig
 from polyvex.model.modeling import PolyvexForConditionalGeneration
@@ -56,7 +58,8 @@ def start_problems(recipe: Recipe, registries: Registries, model: Model, start: 
 def take_weights(recipe: Recipe, registries: Registries, model: Model, start: Start) -> None:
     """Load the weights of a stage into ``model``, every one of them: nothing may be missing, left over or reshaped.
 
-    Frozen encoders are not part of that, nor are those that learn here and were frozen there: they keep theirs.
+    Frozen encoders are not part of that, nor are those that learn here and were frozen there: they keep theirs. The
+    language model may have adapters here that it had not there; they start without effect.
 
     Raises:
         WeightsError: if the files are damaged or lack something.
@@ -66,8 +69,11 @@ def take_weights(recipe: Recipe, registries: Registries, model: Model, start: St
     state = Model.from_pretrained(start.model, registries=registries).state_dict()
     if problems := _misfits(recipe, model, start, state):
         raise RecipeError(problems, source=recipe.name)
+    given = {_place(name): state[name] for name in list(state)}
+    state.clear()
     for name, value in _wanted(model, start).items():
-        value.copy_(state.pop(name))  # which frees it: two copies of a large model need not stay
+        if name in given:  # adapters of the language model may be new
+            value.copy_(given.pop(name))  # which frees it: two copies of a large model need not stay
 
 
 def unlike(recipe: Recipe, model: Model, start: Start) -> list[str]:
@@ -105,15 +111,15 @@ def _computed(text_config: Mapping[str, Any]) -> dict[str, Any]:
 def _misfits(recipe: Recipe, model: Model, start: Start, state: Mapping[str, Tensor]) -> list[str]:
     """One sentence with every key of two models that does not fit, and what made it so; nothing if all do."""
     wanted = _wanted(model, start)
-    given = {name for name in state if not _is_of(name, _frozen(start))}
+    given = {_place(name): tuple(state[name].shape) for name in state if not _is_of(name, _frozen(start))}
     shapes = [
-        f"{name} ({list(state[name].shape)} there, {list(value.shape)} here)"
+        f"{name} ({list(given[name])} there, {list(value.shape)} here)"
         for name, value in wanted.items()
-        if name in given and state[name].shape != value.shape
+        if name in given and given[name] != value.shape
     ]
     found = {
-        "missing there": sorted(set(wanted) - given),
-        "unexpected here": sorted(given - set(wanted)),
+        "missing there": sorted(name for name in set(wanted) - set(given) if not _is_adapter(name)),
+        "unexpected here": sorted(set(given) - set(wanted)),
         "of another shape": sorted(shapes),
     }
     if not any(found.values()):
@@ -128,8 +134,19 @@ def _misfits(recipe: Recipe, model: Model, start: Start, state: Mapping[str, Ten
 
 def _wanted(model: Model, start: Start) -> dict[str, Tensor]:
     """The weights that the stage must bring: all but those of encoders that are frozen here, or were there."""
-    frozen = {name for name, table in model.encoder_tables.items() if table.tune == "frozen"}
-    return {name: value for name, value in model.state_dict().items() if not _is_of(name, frozen | _frozen(start))}
+    frozen = {name for name, table in model.encoder_tables.items() if table.tune == "frozen"} | _frozen(start)
+    return {_place(name): value for name, value in model.state_dict().items() if not _is_of(name, frozen)}
+
+
+def _place(weight: str) -> str:
+    """A weight's name as it is without adapters around the language model's layers."""
+    if not weight.startswith("lm.") or _is_adapter(weight):
+        return weight
+    return weight.replace(INSIDE, "")
+
+
+def _is_adapter(weight: str) -> bool:
+    return weight.startswith("lm.") and (PARTIAL in weight or f".{ADAPTER}" in weight)
 
 
 def _frozen(start: Start) -> set[str]:

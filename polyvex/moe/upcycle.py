@@ -48,9 +48,7 @@ def install_experts(
             if not isinstance(module, nn.Module):
                 raise ValueError(f"{type(layers[index]).__name__} has no network called mlp")
             if any(isinstance(part, PartialLoRA) for part in module.modules()):
-                raise ValueError(
-                    "its network has Partial LoRA. Name attention's layers alone in lm.partial_lora.targets"
-                )
+                raise ValueError("it has Partial LoRA. Name only layers of attention in lm.partial_lora.targets")
             module = merged(module)  # what adapters learned goes on in the experts
             dense = read_ffn(module)
         except ValueError as error:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from polyvex.moe.layer import MoEFeedForward
-from polyvex.moe.upcycle import moe_layers
+from polyvex.moe.record import routers
+from polyvex.moe.routers import Router
 from polyvex.recipe.schema import Stage
 from polyvex.tokens import VisualTokens
 
@@ -48,7 +48,7 @@ def stage_cost(
         joining: what reducers and fusion make of a sample's images; None in a stage without them.
     """
     total, trainable = count(model), count(model, trained=True)
-    active = total - sum(_idle(layer) for _, layer in moe_layers(model))
+    active = total - _idle(model)
     micro_batch = stage.batch_size // stage.accumulate
     memory = FLOAT32 * (total + 3 * trainable) + _activations(model, micro_batch * length)
     samples = stage.steps * stage.batch_size
@@ -130,11 +130,22 @@ def _measured(run: Callable[..., Any], *inputs: Any) -> Joining:
     return Joining(flops=int(counter.get_total_flops()), kept=kept)
 
 
-def _idle(layer: MoEFeedForward) -> int:
-    """Parameters of a layer's experts that do not work on a given token."""
-    experts = layer.router.num_experts
-    working = layer.router.experts_per_token(layer.router.options, num_experts=experts)
-    return sum(parameter.numel() for parameter in layer.experts.parameters()) * (experts - working) // experts
+def _idle(model: Any) -> int:
+    """Parameters of experts that do not work on a given token: of each layer's E experts, all but the working ones."""
+    idle = 0
+    for name, router in routers(model.lm).items():
+        experts = sum(weight.numel() for weight in model.lm.get_submodule(name).experts.parameters())
+        count: Any = router.num_experts
+        idle += experts * (count - _working(router)) // count
+    return idle
+
+
+def _working(router: Any) -> int:
+    return (
+        router.experts_per_token(router.options, num_experts=router.num_experts)
+        if isinstance(router, Router)
+        else router.top_k
+    )
 
 
 def _attention(model: Any, length: int) -> int:

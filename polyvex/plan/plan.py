@@ -28,7 +28,7 @@ from polyvex.recipe.prompt import template_of
 from polyvex.recipe.samples import read_split
 from polyvex.recipe.schema import CHAT, Recipe, Stage
 from polyvex.recipe.start import Start, begins_sparse, find_start
-from polyvex.training.rehearse import own_experts, rehearse
+from polyvex.training.rehearse import rehearse, unread_experts
 
 QUESTION_ROOM = 64
 """Tokens kept free for question and answer where no data set can be read."""
@@ -170,10 +170,10 @@ def _stages(
     """
     seeing, joining = images
     costs: list[StageCost] = []
-    if own_experts(model.lm) and recipe.loss.load_balance:
+    if unread_experts(model.lm) and recipe.loss.load_balance:
         notes.append(
-            "the language model has experts of its own: they train without a load-balancing loss, and the language "
-            "model's parts take them as lm.ffn. [loss] counts for upcycled experts only"
+            f"the experts of {type(model.lm).__name__} cannot be read: they train without a load-balancing loss, count "
+            f"as lm.ffn, and all of them as active"
         )
 
     def cost(stage: Stage, model: PolyvexForConditionalGeneration) -> None:

@@ -46,8 +46,9 @@ def find_problems(recipe: Recipe, registries: Registries, *, out: Path | None = 
     start, lost = find_start(recipe, out)
     problems += lost + upcycling_problems(recipe, start) + _experts(recipe, registries)
     problems += _tuning(recipe) + _adapters(recipe)
+    sparse = (start.sparse if start is not None else begins_sparse(recipe)) or _may_have_experts(recipe, registries)
     for index, stage in enumerate(recipe.stages):
-        problems += _stage(recipe, index, stage, sparse=start.sparse if start is not None else begins_sparse(recipe))
+        problems += _stage(recipe, index, stage, sparse=sparse)
     if recipe.evaluation.metric not in registries.metrics:
         problems.append(f"[evaluation]: {unknown('metric', recipe.evaluation.metric, registries.metrics.names())}")
     return problems
@@ -135,9 +136,8 @@ def _names(recipe: Recipe) -> list[str]:
 
 def _experts(recipe: Recipe, registries: Registries) -> list[str]:
     if recipe.moe is None:
-        plain = LossTable()
-        told = [name for name in LossTable.model_fields if getattr(recipe.loss, name) not in (0, getattr(plain, name))]
-        return [f"[loss]: {name} has no effect without a [moe] table: there is no router to teach" for name in told]
+        # One that is loaded may be a mixture of experts by itself; that is known once its configuration is read.
+        return [] if registries.language_models[recipe.lm.use].pretrained else unheard_losses(recipe)
     problems = []
     router = recipe.moe.router
     for count in sorted(set(recipe.moe.counts)):
@@ -156,6 +156,18 @@ def _experts(recipe: Recipe, registries: Registries) -> list[str]:
         except ValueError as error:
             problems.append(f"[moe]: {error}")
     return problems
+
+
+def unheard_losses(recipe: Recipe) -> list[str]:
+    """Losses of routers that a recipe weighs, for a language model without any."""
+    plain = LossTable()
+    told = [name for name in LossTable.model_fields if getattr(recipe.loss, name) not in (0, getattr(plain, name))]
+    return [f"[loss]: {name} has no effect without a [moe] table: there is no router to teach" for name in told]
+
+
+def _may_have_experts(recipe: Recipe, registries: Registries) -> bool:
+    """Whether the language model is loaded, and so may be a mixture of experts by itself."""
+    return recipe.moe is None and registries.language_models[recipe.lm.use].pretrained
 
 
 def _learning(recipe: Recipe) -> list[str]:
@@ -202,6 +214,7 @@ def _adapters(recipe: Recipe) -> list[str]:
 
 
 def _stage(recipe: Recipe, index: int, stage: Stage, *, sparse: bool) -> list[str]:
+    """Problems of one stage; ``sparse`` is true where the language model may have experts from the first on."""
     where = f"[[stages]] {stage.name}"
     problems = [
         f"{where}: {unknown('part in trains', part, list(PARTS))}, or a pattern with *"

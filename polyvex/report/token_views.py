@@ -1,7 +1,6 @@
 """Visual tokens drawn back on the image: which expert each place of the grid chose, encoder by encoder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from polyvex.report.canvas import ALONE, COLORS, short
+from polyvex.training.token_views import TokenView
 
 PANELS = 4
 """Layers shown at most: the first, the last, and two between."""
@@ -24,23 +24,6 @@ LEAST = 4.5
 """Points below which nobody can read a number, so none is written."""
 
 Rgb = tuple[float, float, float]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TokenView:
-    """What one encoder saw of an image, and where its tokens went.
-
-    Args:
-        encoder: its name, or ``a+b`` for the tokens that a fusion made of several encoders'.
-        view: 0 the whole image, 1 its tiles put together.
-        pixels: what the encoder saw, None if it cannot be shown.
-        experts: by decoder layer, the first choice at each place of the grid; -1 where no token is.
-    """
-
-    encoder: str
-    view: int
-    pixels: UInt8[np.ndarray, "height width 3"] | None
-    experts: dict[int, Int[np.ndarray, "rows cols"]]
 
 
 def draw_tokens(views: Sequence[TokenView], path: Path, *, question: str = "") -> None:

@@ -11,6 +11,8 @@ from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.model.attention import packed_mask, sliding_window
 from polyvex.moe.experts import GatedExperts
 from polyvex.moe.interface import PREFIX, interface
+from polyvex.moe.record import routers
+from polyvex.recipe.check import unheard_losses
 from polyvex.recipe.schema import Recipe
 
 POSITIONS = ("rotary", "wpe", "embed_positions", "position_embed", "positions_embed")
@@ -22,7 +24,7 @@ WHOLE = {"full_attention", "attention", "sliding_attention"}
 
 def language_model_problems(recipe: Recipe, model: PolyvexForConditionalGeneration) -> list[str]:
     """What the recipe asks for and the language model cannot do, by its structure; it may be on ``meta``."""
-    return _cache(model.lm) or [*_positions(recipe, model), *_attention(recipe, model.lm)]
+    return _cache(model.lm) or [*_positions(recipe, model), *_attention(recipe, model.lm), *_losses(recipe, model.lm)]
 
 
 def _cache(lm: Any) -> list[str]:
@@ -32,6 +34,12 @@ def _cache(lm: Any) -> list[str]:
     return [
         f"[lm]: {type(lm).__name__} decodes without a key-value cache, which polyvex needs. Take an attention model"
     ]
+
+
+def _losses(recipe: Recipe, lm: Any) -> list[str]:
+    """Losses for routers, if a loaded language model turns out to have none."""
+    told = recipe.moe is None and not routers(lm)
+    return [one for one in unheard_losses(recipe) if told]
 
 
 def _asking(recipe: Recipe) -> list[Any]:

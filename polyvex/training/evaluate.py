@@ -2,25 +2,18 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from polyvex.answer import load
-from polyvex.cache.encode import Known, TokenCache, fill_cache
-from polyvex.cache.reader import ImageReader, TokenCounter
+from polyvex.cache.reader import ImageReader
 from polyvex.data.base import Sample
-from polyvex.data.lengths import check_lengths
-from polyvex.errors import DataError
 from polyvex.evaluation.evaluate import Evaluation, evaluate
 from polyvex.evaluation.partial import PartialAnswers
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
-from polyvex.recipe import read_recipe
-from polyvex.recipe.samples import read_split
 from polyvex.recipe.schema import Recipe
-from polyvex.rundir import RunDirectory, open_run, write_whole
+from polyvex.rundir import RunDirectory, write_whole
 from polyvex.training.lock import hash_data
+from polyvex.training.opened import open_split
 from polyvex.training.routing import expert_load
 from polyvex.training.session import Say, Session
 from polyvex.training.weighing import ALL, encoder_weights
@@ -67,51 +60,30 @@ def evaluate_run(
         RunError: if there is no finished run at ``path``.
         DataError: if the data set has no such split, none of its images can be read, or a question is too long.
     """
-    run = open_run(path)
     registries = registries or load_registries()
-    assistant = load(path, registries=registries)
-    recipe = read_recipe(run.recipe, registries=registries, out=run.path)
-    split = split or recipe.data.test_split
-    samples = list(read_split(recipe, registries, split))
-    samples = samples[:limit] if limit else samples
-    context = assistant.model.context_length
-    room = recipe.evaluation.max_new_tokens
-    count = TokenCounter(layouts=assistant.processor.layouts)
-    check_lengths(samples, assistant.processor.prompts, context=context, answer=room, count=count)
-    lock = json.loads(run.lock.read_text(encoding="utf-8"))
-    known = Known(encoders=dict(assistant.model.encoders.named_children()), weights_sha256=lock["weights_sha256"])
-    tokens, report = fill_cache(recipe, registries, samples, folder=cache, progress=progress, known=known)
-    readable = [sample for sample in samples if all(tokens.has(image) for image in sample.images)]
-    if not readable:
-        raise DataError(f"no image of the split '{split}' can be read, so nothing can be asked.\n{report}")
-    for line in _changes(recipe, lock, split, readable, tokens, limit=limit):
-        say(line)
+    opened = open_split(
+        path,
+        split=split,
+        limit=limit,
+        cache=cache,
+        registries=registries,
+        say=say,
+        progress=progress,
+        answering=True,
+    )
     return _evaluate(
-        recipe,
+        opened.recipe,
         registries,
-        run,
-        assistant.model,
-        assistant.processor,
-        readable,
-        ImageReader.of(tokens, assistant.processor),
-        name=f"{split}-{len(samples)}",
+        opened.run,
+        opened.assistant.model,
+        opened.assistant.processor,
+        opened.samples,
+        opened.reader,
+        name=f"{opened.split}-{opened.asked}",
         images=True,
-        skipped=len(samples) - len(readable),
+        skipped=opened.asked - len(opened.samples),
         progress=progress,
     )
-
-
-def _changes(
-    recipe: Recipe, lock: Mapping[str, Any], split: str, samples: list[Sample], tokens: TokenCache, *, limit: int
-) -> list[str]:
-    """A line if the split is not what the run was trained or evaluated on; none if only a part of it is asked."""
-    for part, name in (("train", recipe.data.train_split), ("test", recipe.data.test_split)):
-        count = lock["counts"][part]
-        if split != name or (limit and limit < count):
-            continue
-        if hash_data(samples[:count], tokens) != lock["data_sha256"][part]:
-            return [f"CHANGED: the split '{split}' is not as it was when the run was trained"]
-    return []
 
 
 def _evaluate(

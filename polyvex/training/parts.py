@@ -9,7 +9,7 @@ from torch import nn
 
 from polyvex.adapters import ADAPTER, PARTIAL
 from polyvex.errors import RecipeError, TrainingError
-from polyvex.moe.layer import MoEFeedForward
+from polyvex.moe.record import routers
 
 
 def part_of(name: str, experts: Sequence[str]) -> str:
@@ -85,8 +85,9 @@ def freeze_all_but(model: nn.Module, trained: dict[str, list[str]]) -> None:
 
 
 def expert_layers(model: nn.Module) -> list[str]:
-    """Names of the MoE layers."""
-    return [name for name, module in model.named_modules() if isinstance(module, MoEFeedForward)]
+    """Names of the layers whose tokens are routed to experts, upcycled ones and a language model's own."""
+    lm = getattr(model, "lm", None)
+    return [f"lm.{name}" for name in routers(lm)] if lm is not None else []
 
 
 def not_finite(model: nn.Module) -> list[str]:

@@ -8,6 +8,7 @@ from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.model.adapting import Adapters, unheard_targets
 from polyvex.model.start import start_problems
+from polyvex.moe.record import routers
 from polyvex.moe.upcycle import install_experts
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.recipe.start import Start, begins_sparse
@@ -45,12 +46,18 @@ def rehearse(
                 _upcycle(recipe, registries, model)
             freeze_all_but(model, selected(model, stage.trains))
         except RecipeError as error:
-            return [*problems, *(f"stage {stage.name}: {problem}" for problem in error.problems)]
+            # A target that fits nothing may be why a stage has nothing to train.
+            told = _unheard(model) if recipe.moe is None or model.config.moe or stage.upcycle else []
+            return [*problems, *told, *(f"stage {stage.name}: {problem}" for problem in error.problems)]
         except (PolyvexError, ValueError) as error:
             return [*problems, f"stage {stage.name}: {error}"]
         if visit is not None:
             visit(stage, model)
-    return problems + unheard_targets(model.lm, Adapters.model_validate(model.config.adapters or {}))
+    return problems + _unheard(model)
+
+
+def _unheard(model: PolyvexForConditionalGeneration) -> list[str]:
+    return unheard_targets(model.lm, Adapters.model_validate(model.config.adapters or {}))
 
 
 def _begin(
@@ -71,7 +78,8 @@ def _upcycle(recipe: Recipe, registries: Registries, model: PolyvexForConditiona
     model.adapt_language_model()
 
 
-def own_experts(lm: Any) -> bool:
-    """Whether a language model is a mixture of experts by itself."""
+def unread_experts(lm: Any) -> bool:
+    """Whether a language model is a mixture of experts by itself, with routers that polyvex cannot read."""
     config = lm.config.get_text_config()
-    return any(getattr(config, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts"))
+    sparse = any(getattr(config, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts"))
+    return sparse and not routers(lm)

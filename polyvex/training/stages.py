@@ -20,7 +20,7 @@ from polyvex.training.abilities import proven
 from polyvex.training.evaluate import describe, evaluate_split
 from polyvex.training.lock import other_encoders
 from polyvex.training.parts import check_hashes, freeze_all_but, hashes, not_finite, selected
-from polyvex.training.rehearse import own_experts, rehearse
+from polyvex.training.rehearse import rehearse, unread_experts
 from polyvex.training.session import Say, Session, open_session
 from polyvex.training.trainer import MetricsFile, StageBar, StageTrainer, StopSoftly, arguments
 from polyvex.training.upcycle import upcycle
@@ -192,7 +192,7 @@ def _model_before(session: Session, index: int) -> PolyvexForConditionalGenerati
             session.say(f"weights of {name}: {report}")
         if start is not None:
             _tell_start(session, start, model)
-        if own_experts(model.lm) and session.recipe.loss.load_balance:
+        if unread_experts(model.lm) and session.recipe.loss.load_balance:
             session.say("the language model's own experts train WITHOUT a load-balancing loss")
         _check_first_weights(session, model)
         if problems := proven(session.recipe, model.lm):

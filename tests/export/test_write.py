@@ -17,7 +17,7 @@ from polyvex.export.write import compare, export_run
 from polyvex.hooks.manager import Registries
 from polyvex.lm.small_llama import SmallLlama, SmallLlamaOptions
 
-from .conftest import Finished, Mixture
+from .conftest import Finished, Mixture, enliven
 
 FULL = "lm.vocab_size=264"  # the tiny data set's tokenizer fills it
 
@@ -177,3 +177,26 @@ def test_weights_that_transformers_does_not_find_are_told(mixture: Mixture, tmp_
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ParityError, match=r"in their places: model\.norm\.bias, model\.norm\.weight"):
         compare(lm, tmp_path)
+
+
+def test_adapters_are_merged_and_partial_ones_are_a_reason(finished: Finished, tmp_path: Path) -> None:
+    stages = [
+        {"name": "tune", "trains": ["connector", "lm"], "steps": 1},
+        {"name": "experts", "trains": ["lm.moe", "lm.lora", "lm.partial_lora"], "upcycle": True, "steps": 1},
+    ]
+
+    def adapt(model: Any, _processor: Any) -> None:
+        model.adapt_language_model()  # experts get theirs
+        enliven(model.lm)
+
+    moe = {"num_experts": 4, "layers": "dense", "router": {"use": "top_k", "k": 2}}
+    changes = ("lm.lora={rank=2}", "stages.experts.trains=['lm.moe', 'lm.lora']")
+    run = finished(*changes, change=adapt, moe=moe, stages=stages)
+    done = export_run(run, "mixtral", tmp_path / "plain")
+    assert done.difference <= 1e-4 * done.scale
+    assert not any("lora" in name for name in load_file(tmp_path / "plain" / "model.safetensors"))
+
+    both = ("lm.lora={rank=2}", "lm.partial_lora={rank=2, targets=['q_proj']}")
+    other = finished(*both, change=adapt, moe=moe, stages=stages)
+    with pytest.raises(ExportError, match="Partial LoRA changes what layers do to visual tokens alone"):
+        export_run(other, "mixtral", tmp_path / "partial")

@@ -130,8 +130,8 @@ def test_what_fits_no_layer_is_told_beforehand(
 ) -> None:
     stages = [TRAINS[0], {**TRAINS[1], "trains": [f"lm.{key}"]}]
     recipe = tiny_recipe(f"lm.{key}={table}", stages=stages)
-    (found,) = rehearse(recipe, registries, empty_model(recipe, registries))
-    assert problem in found
+    first, *_more = rehearse(recipe, registries, empty_model(recipe, registries))
+    assert problem in first
 
 
 def test_targets_may_name_experts_that_are_not_there_yet(

@@ -84,7 +84,7 @@ def test_padding_takes_no_room_where_the_model_tells_of_it() -> None:
     valid = torch.ones(2, 9, dtype=torch.bool)
     valid[:, :3] = False
     expected = layer(hidden)
-    with context.telling(TokenKinds(valid=valid)):
+    with context.telling(TokenKinds(valid=valid, source=torch.full(valid.shape, -1))):
         told = layer(padded)
     assert torch.allclose(told[:, 3:], expected, atol=1e-5)
     assert not told[:, :3].any()
@@ -98,7 +98,7 @@ def test_a_layer_that_checkpointing_runs_again_knows_padding_as_the_first_time()
     gradients = []
     for again in (False, True):
         values = hidden.clone().requires_grad_()
-        with context.telling(TokenKinds(valid=valid)):
+        with context.telling(TokenKinds(valid=valid, source=torch.full(valid.shape, -1))):
             output = (
                 checkpoint(layer, values, use_reentrant=False, context_fn=context.remembered)
                 if again

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polyvex.report.token_views import TokenView, chosen_layers, draw_tokens, tint
+from polyvex.report.token_views import chosen_layers, draw_tokens, tint
+from polyvex.training.token_views import TokenView
 
 
 def view(experts: list[list[int]], *, layers: tuple[int, ...] = (0,), pixels: bool = True) -> TokenView:

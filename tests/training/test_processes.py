@@ -1,6 +1,8 @@
 """Two real processes that train together over gloo log and learn what one process does with both their batches."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,3 +64,29 @@ def test_two_processes_log_and_learn_what_one_does_with_their_batches(recipe_fil
     weights, others = (load_file(folder / "model" / "model.safetensors") for folder in (one, two))
     gaps = [(weights[name] - others[name]).abs().max().item() for name in weights]
     assert max(gaps) < 1e-4
+
+
+def test_text_alone_keeps_processes_in_step(recipe_file: Path, tiny_data: Path) -> None:
+    # Half of the samples have no image, so that in some steps one process sees none while the other does.
+    folder = recipe_file.parent / "mixed"
+    shutil.copytree(tiny_data, folder)
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    for number, line in enumerate(lines):
+        if number % 2:
+            line.pop("image")
+    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    changes = (
+        f"data.folder={folder}",
+        "lm.partial_lora={rank=2, dropout=0.0, per_encoder=true}",
+        "lm.lora={rank=2}",
+        "stages.tune.trains=['connector', 'lm.partial_lora', 'lm.lora']",
+        "stages.tune.steps=4",
+    )
+    one = launch(1, recipe_file, "one", "stages.tune.batch_size=2", *changes)
+    two = launch(2, recipe_file, "two", "stages.tune.batch_size=1", *changes)
+    for line, other in zip(*(read_metrics(one_of / "metrics.jsonl") for one_of in (one, two)), strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-3)
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+    weights, others = (load_file(folder / "model" / "model.safetensors") for folder in (one, two))
+    assert max((weights[name] - others[name]).abs().max().item() for name in weights) < 1e-4
+    assert any(weights[name].any() for name in weights if "plora_B" in name)

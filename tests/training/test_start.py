@@ -45,6 +45,21 @@ def test_a_stage_trains_the_same_in_a_run_of_its_own(whole_run: Whole, run: Run,
     assert not said.any_with("NOT AS THERE")
 
 
+def test_adapters_may_be_new_and_begin_without_effect(whole_run: Whole, run: Run, said: Said) -> None:
+    stages = [{**MORE, "trains": ["lm.lora", "lm.partial_lora"]}]
+    changes = ("lm.lora={rank=2}", "lm.partial_lora={rank=2, targets=['q_proj', 'o_proj']}")
+    again = run(*changes, stages=stages, **after(whole_run[0], "experts"))
+    before, now = weights(whole_run[0], "2-experts"), weights(again, "0-more")
+    plain = {name.replace(".base_layer", ""): value for name, value in now.items() if "lora_" not in name}
+    assert same(before, plain)
+    learned = [name for name in now if "lora_B" in name]
+    assert len(learned) > 10
+    resting = {name for name in learned if not now[name].any()}
+    assert all("layers.1." in name and "plora" in name for name in resting)  # nobody reads visual tokens behind it
+    with pytest.raises(RecipeError, match=r"unexpected here: lm\.model\.layers\.0\.mlp\.experts\.base_layer\.lora_A"):
+        run(stages=[MORE], out="third", **after(again, "more"))  # adapters that would be lost
+
+
 def test_the_last_finished_stage_is_written_down_where_none_is_named(
     whole_run: Whole, run: Run, said: Said, registries: Registries
 ) -> None:
