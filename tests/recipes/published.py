@@ -5,7 +5,7 @@ from pathlib import Path
 from polyvex.plan import Plan
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-RUN_HERE = {"quickstart", "anyres-easyvqa"}
+RUN_HERE = {"quickstart", "anyres-easyvqa", "smollm2-easyvqa"}
 """These need no data and no weights but what packages bring, and have tests of their own."""
 
 PUBLISHED = sorted(path for path in RECIPES.glob("*.toml") if path.stem not in RUN_HERE)

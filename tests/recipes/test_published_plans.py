@@ -28,6 +28,10 @@ TOKENS = {
     "cambrian-sva": 24 * 24,
     "brave": 160,
     "deepseek-vl-hybrid": 24 * 24,
+    "moe-llava-stablelm": 24 * 24,
+    "moe-llava-qwen": 24 * 24,
+    "moe-llava-phi2": 24 * 24,
+    "xcomposer2": 35 * 35,
 }
 
 

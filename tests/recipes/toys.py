@@ -20,6 +20,7 @@ from segment_anything.modeling import ImageEncoderViT
 
 from polyvex.encoders import VisionEncoder
 from polyvex.hooks import hookimpl
+from polyvex.lm.small_llama import SmallLlama, SmallLlamaOptions
 
 Table = dict[str, Any]
 
@@ -44,6 +45,17 @@ HF: dict[str, Any] = {
     "convnext": hf.ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1], image_size=64),
 }
 """All give 4 x 4 tokens; ConvNeXt does so behind its third stage."""
+
+LM: Table = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+}
+"""Sizes of language models of other families than Llama."""
 
 TIMM = {
     "vit": ("test_vit.r160_in1k", 64),
@@ -144,6 +156,17 @@ class Toys:
         torch.save({f"image_encoder.{key}": value for key, value in network.state_dict().items()}, path)
         return {"use": f"sam-{name}", "image_size": 128, "weights": str(path)}
 
+    def language_model(self, kind: str) -> Table:
+        """A checkpoint of another family than Llama, with a tokenizer of bytes."""
+        if kind not in self.made:
+            path = self.folder / f"lm-{kind}"
+            torch.manual_seed(0)
+            hf.AutoModelForCausalLM.from_config(hf.AutoConfig.for_model(kind, **LM)).save_pretrained(path)
+            component = SmallLlama(SmallLlamaOptions(vocab_size=LM["vocab_size"] - 1))
+            component.tokenizer(["what color is the square?"]).save_pretrained(path)
+            self.made[kind] = {"use": "pretrained", "checkpoint": str(path)}
+        return self.made[kind]
+
     def layoutlmv3(self, name: str) -> Table:
         path = self.folder / "layoutlmv3"
         hf.LayoutLMv3Model(LAYOUTLMV3.config(image_size=64, depth=3, text=True)).save_pretrained(path)
@@ -167,7 +190,10 @@ def toy_tables(path: Path, toys: Toys, tiny: Table) -> Table:
     tables = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
     tables["encoders"] = [toys.encoder(table) for table in tables["encoders"]]
     tables["fusion"].update(FUSIONS[tables["fusion"]["use"]])
-    tables["lm"] = {**tiny["lm"], "max_positions": 1024}
+    adapters = {key: {**tables["lm"][key], "rank": 2} for key in ("lora", "partial_lora") if key in tables["lm"]}
+    kind = tables["lm"].get("structure", {}).get("model_type", "llama")
+    small = {**tiny["lm"], "max_positions": 1024} if kind == "llama" else toys.language_model(kind)
+    tables["lm"] = {**small, **adapters}
     tables["data"] = tiny["data"]
     for stage in tables["stages"]:
         stage.update(steps=1, batch_size=2, accumulate=1, warmup=0)
