@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from polyvex.adapters import LoRA
+from polyvex.adapters import LanguageModelLoRA, LoRA, PartialLoRATable
 from polyvex.catalog import option_rows
 from polyvex.encoders.tiling import Tiling
 from polyvex.hooks.manager import KINDS, load_registries
@@ -30,6 +30,8 @@ FIXED: dict[str, type[BaseModel]] = {
     "encoders.lora": LoRA,
     "fusion": FusionKeys,
     "lm": LMKeys,
+    "lm.lora": LanguageModelLoRA,
+    "lm.partial_lora": PartialLoRATable,
     "moe": schema.MoETable,
     "prompt": schema.PromptTable,
     "data": DataKeys,
