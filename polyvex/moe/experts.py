@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from polyvex.moe.interface import interface
 from polyvex.moe.routing import Routing
 
+MANY, FEW = 8, 512
+"""More experts than this, or fewer rows for each than that, are computed by one grouped product."""
+
 
 class Experts(nn.Module, ABC):
     """E feed-forward networks of two layers. A subclass says what they hold and what happens in between.
@@ -60,12 +63,21 @@ class Experts(nn.Module, ABC):
         """How these rows are computed."""
         own = {"loop": self._loop, "grouped_mm": self._grouped}
         if self.backend == "auto":
-            return self._grouped if self._many_and_small(rows) else self._loop
+            return self._grouped if self._groups(rows) else self._loop
         return own.get(self.backend, self._elsewhere)
 
-    def _many_and_small(self, rows: Tensor) -> bool:
-        # Few large experts: a loop is as fast (measured by others on GPUs and CPUs); many small ones: grouped.
-        return self.num_experts > 8 and _aligned(rows, self.first[0], self.second[0])
+    def _groups(self, rows: Float[Tensor, "A D"]) -> bool:
+        """Whether one grouped product is quicker than a loop: for many experts, and for few rows each.
+
+        Measured on a CPU (``benchmarks/experts.py``): with hundreds of rows for each expert a loop is up to a tenth
+        quicker; with fewer, what counts is how often weights and their gradients are copied. Others found few large
+        experts to be as quick in a loop on GPUs.
+        """
+        if len(rows) >= FEW * self.num_experts and self.num_experts <= MANY:
+            return False
+        dtype = _computed_in(rows, self.first[0])
+        on_cpu = rows.device.type == "cpu"
+        return (on_cpu or dtype == torch.bfloat16) and _aligned(dtype, rows, self.first[0], self.second[0])
 
     def _loop(self, sorted_tokens: Float[Tensor, "A D"], sizes: Int[Tensor, " E"]) -> Float[Tensor, "A D"]:
         # Unbound at once: the gradient of an index into fused weights is as large as all of them, for each expert.
@@ -154,11 +166,19 @@ class PlainExperts(Experts):
 def _grouped_linear(
     rows: Float[Tensor, "A n"], weight: Float[Tensor, "E m n"], bias: Float[Tensor, "E m"] | None, sizes: Tensor
 ) -> Float[Tensor, "A m"]:
-    made = F.grouped_mm(rows, weight.transpose(1, 2), offs=sizes.cumsum(0).to(torch.int32))
+    dtype = _computed_in(rows, weight)  # the grouped product does not see autocast
+    ends = sizes.cumsum(0).to(torch.int32)
+    made = F.grouped_mm(rows.to(dtype), weight.to(dtype).transpose(1, 2), offs=ends)
     # torch's grouped product takes no bias yet.
-    return made if bias is None else made + bias.repeat_interleave(sizes, dim=0, output_size=len(rows))
+    return made if bias is None else made + bias.to(dtype).repeat_interleave(sizes, dim=0, output_size=len(rows))
 
 
-def _aligned(*tensors: Tensor) -> bool:
+def _computed_in(rows: Tensor, weight: Tensor) -> torch.dtype:
+    """The precision of a matrix product here: autocast's where it is on."""
+    kind = rows.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
+def _aligned(dtype: torch.dtype, *tensors: Tensor) -> bool:
     """Grouped GEMMs want rows of a multiple of 16 bytes."""
-    return all(tensor.shape[-1] * tensor.element_size() % 16 == 0 for tensor in tensors)
+    return all(tensor.shape[-1] * dtype.itemsize % 16 == 0 for tensor in tensors)

@@ -114,9 +114,12 @@ def test_the_layer_is_mixtrals_block_at_equal_weights(backend: str) -> None:
     assert torch.allclose(ours(hidden), mixtral(hidden), atol=1e-4)
 
 
-@pytest.mark.parametrize(("count", "grouped"), [(8, False), (16, True)])
-def test_auto_groups_many_experts_and_loops_over_few(
-    count: int, grouped: bool, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("count", "rows", "grouped"),
+    [(4, 4 * 512, False), (4, 4 * 512 - 2, True), (8, 8 * 512, False), (9, 9 * 512, True), (16, 10, True)],
+)
+def test_auto_groups_many_experts_and_few_rows(
+    count: int, rows: int, grouped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = []
     for name in ("_loop", "_grouped"):
@@ -127,6 +130,7 @@ def test_auto_groups_many_experts_and_loops_over_few(
             return plain(*args)
 
         monkeypatch.setattr(GatedExperts, name, spy)
+    tokens = torch.randn(rows // 2, 8)  # each goes to two experts
     experts("auto", count=count)(tokens, route(tokens, count=count))
     assert used == ["_grouped" if grouped else "_loop"]
 
@@ -171,3 +175,14 @@ def test_experts_without_a_gate_are_two_layers_with_biases(backend: str, tokens:
     wanted = torch.autograd.grad(expected.square().sum(), list(made.parameters()))
     for one, other in zip(gradients, wanted, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_the_grouped_product_takes_autocasts_precision() -> None:
+    torch.manual_seed(0)
+    made, tokens = experts("grouped_mm", hidden=16), torch.randn(6, 8)
+    loop = experts("loop", hidden=16)
+    loop.load_state_dict(made.state_dict())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, expected = made(tokens, route(tokens)), loop(tokens, route(tokens))
+    assert found.dtype == expected.dtype
+    assert torch.allclose(found.float(), expected.float(), atol=0.05 * float(expected.abs().max()))
