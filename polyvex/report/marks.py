@@ -143,7 +143,6 @@ def lines(axes: Axes, series: Mapping[str, Sequence[float]], look: Look) -> None
     for index, (name, values) in enumerate(series.items()):
         color, marker, dash = line_look(name, index, look)
         axes.plot(range(len(values)), values, color=color, marker=marker, linestyle=dash, linewidth=1.4, markersize=4.5)
-        axes.lines[-1].set_gid(f"line-{index}")
     axes.grid(axis="y", color=look.line, linewidth=0.8)
 
 

@@ -113,7 +113,7 @@ def _shown(one: Mapping[str, Any], folder: Path) -> Shown:
     """Only a file beside ``routing.json`` is shown, whatever path is written there."""
     address, gone = "", ""
     try:
-        address = inline(open_image(folder / Path(one["file"]).name), side=SIDE, colors=128)
+        address = inline(open_image(folder / Path(one["file"]).name), side=SIDE, colors=256)
     except DataError as error:
         gone = str(error)
     return Shown(sample=one["sample"], question=one["question"], address=address, gone=gone)

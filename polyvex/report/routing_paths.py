@@ -39,7 +39,7 @@ def pathways_picture(found: Mapping[str, Any]) -> Picture:
     told = "; ".join(
         f"{KEYS[key]}, {rank}: " + ", ".join(f"{value:.1f}" for value in values)
         for key in KEYS
-        for rank, values in zip(RANKS[:2], ways["components"][key] if _holds(found, key) else [], strict=False)
+        for rank, values in zip(RANKS[:2], ways["components"][key] if _count(found, key) else [], strict=False)
     )
     title = "Pathways: principal components of tokens’ paths, as expert numbers"
     return Picture(name="pathways", title=title, about=told or "no pathways", draw=partial(_draw_pathways, found))
@@ -47,20 +47,26 @@ def pathways_picture(found: Mapping[str, Any]) -> Picture:
 
 def flows_picture(found: Mapping[str, Any]) -> Picture:
     """Shares of tokens that go from expert to expert between neighbouring layers, and the three most common paths."""
-    ways = found["pathways"]
     told = "; ".join(
         f"{KEYS[key]}, {rank} path {'-'.join(map(str, one['path']))}: {_share(one['share'])}"
         for key in KEYS
-        for rank, one in zip(RANKS, ways["common"][key] if _holds(found, key) else [], strict=False)
+        for rank, one in zip(RANKS, _common(found, key), strict=False)
     )
     title = "Flows: tokens from expert to expert, and their most common paths"
     return Picture(name="flows", title=title, about=told or "no paths", draw=partial(_draw_flows, found))
 
 
-def _holds(found: Mapping[str, Any], key: str) -> bool:
-    """Whether there are tokens of a kind."""
-    counts = found["tokens"]
-    return any(count for source, count in counts.items() if key in ("all", "text" if source == "text" else "visual"))
+def _count(found: Mapping[str, Any], key: str) -> int:
+    """How many tokens there are of a kind."""
+    kinds = {source: ("all", "text" if source == "text" else "visual") for source in found["tokens"]}
+    return sum(count for source, count in found["tokens"].items() if key in kinds[source])
+
+
+def _common(found: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """The paths to be drawn bold; one that a single token took is not common."""
+    count = _count(found, key)
+    paths = found["pathways"]["common"][key] if count else []
+    return [one for one in paths[: len(BOLD)] if one["share"] * count > 1.5]
 
 
 def _share(share: float) -> str:
@@ -80,7 +86,7 @@ def _panels(found: Mapping[str, Any], look: Look) -> tuple[Figure, dict[str, Axe
     grid, drawn = figure.add_gridspec(3, 1), {}
     for row, (key, title) in enumerate(KEYS.items()):
         axes = layer_axes(figure, grid[row], names, look, title=title, inches=width - 2)
-        if not _holds(found, key):
+        if not _count(found, key):
             nothing(axes, "no tokens", look)
             continue
         step = next(step for step in (1, 2, 4, 8, 16, 32) if experts / step <= 12)
@@ -117,7 +123,7 @@ def _draw_flows(found: Mapping[str, Any], look: Look) -> Figure:
         height = 72 * (figure.get_size_inches()[1] / 3 - 0.8)
         widest = min(16.0, 0.9 * height / (axes.get_ylim()[1] + 0.5))
         kept = _draw_ribbons(axes, ways["flows"][key], look, name=key, widest=widest)
-        common = ways["common"][key][: len(BOLD)]
+        common = _common(found, key)
         for rank, one in reversed(list(enumerate(common))):
             color, dash = BOLD[rank]
             beside = 0.07 * (rank - (len(common) - 1) / 2)  # so that paths through the same experts are all seen
@@ -127,7 +133,7 @@ def _draw_flows(found: Mapping[str, Any], look: Look) -> Figure:
             _key_line(rank, f"{_share(one['share'])} on the {RANKS[rank]} path") for rank, one in enumerate(common)
         ]
         note = f"grey: {kept:.0%} of all steps" if kept < 0.995 else "grey: all steps"
-        legend(axes, handles, look, title=note)
+        legend(axes, handles, look, title=note if common else f"{note}\nno path was taken twice")
     return figure
 
 

@@ -89,3 +89,13 @@ def test_a_kind_without_tokens_says_so(make: Any) -> None:
     assert words(svg).count("no tokens") == 1
     assert "k-visual-first" not in svg
     assert "k-text-first" in svg
+
+
+def test_a_path_of_a_single_token_is_not_common() -> None:
+    found = two_layers()
+    found["tokens"] = {"text": 4, "eye": 4}  # 0.25 of the 4 text tokens is one, of all 8 tokens it is two
+    svg = flows_picture(found).svg(key="k")
+    assert "k-all-second" in svg
+    assert "k-text-second" not in svg
+    found["pathways"]["common"]["text"] = [{"path": [0, 0], "share": 0.25}]
+    assert any("no path was taken twice" in text for text in words(flows_picture(found).svg(key="k")))
