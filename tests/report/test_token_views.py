@@ -48,7 +48,7 @@ def test_no_two_of_64_experts_look_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "chosen"), [((3,), [3]), ((0, 2), [0, 2]), (tuple(range(0, 20, 2)), [0, 6, 12, 18])]
+    ("layers", "chosen"), [((3,), [3]), ((0, 2), [0, 2]), (tuple(range(0, 22, 2)), [0, 6, 14, 20])]
 )
 def test_at_most_four_layers_from_first_to_last(layers: tuple[int, ...], chosen: list[int]) -> None:
     assert chosen_layers([view([[0]], layers=layers)]) == chosen
