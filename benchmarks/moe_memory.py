@@ -2,8 +2,8 @@
 
 The recipe's language model is upcycled and trained for some steps on random tokens of the length and batch that plan
 counts with, in a process of its own. Total and active parameters are counted on the real model, the active ones by the
-arithmetic of a forward (2 per parameter and token); memory is what the process holds at most beyond what it held when
-the libraries were imported.
+arithmetic of a forward (2 per parameter and token); weights are what their tensors hold, and training is what the
+process holds at most beyond what it held before the model was built.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def measure(path: str, steps: int) -> None:
 
     from polyvex.assemble import build_model, make_processor
     from polyvex.hooks.manager import load_registries
-    from polyvex.moe.upcycle import install_experts
+    from polyvex.moe.upcycle import install_experts, moe_layers
     from polyvex.plan import make_plan
     from polyvex.recipe import read_recipe
     from polyvex.recipe.samples import training_texts
@@ -41,7 +41,6 @@ def measure(path: str, steps: int) -> None:
     router = (registries.routers[recipe.moe.router.use], recipe.moe.router)
     install_experts(model.lm, recipe.moe, router, copy=True, context=model.context)
     freeze_all_but(model, selected(model, stage.trains))
-    loaded = resident()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained)
     length, rows = plan.visual_tokens + plan.text_tokens, stage.batch_size // stage.accumulate
@@ -53,15 +52,18 @@ def measure(path: str, steps: int) -> None:
         optimizer.zero_grad()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     lm = model.lm.eval()
+    for _, layer in moe_layers(lm):
+        layer.experts.backend = "loop"  # torch does not count the arithmetic of grouped products
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         lm(input_ids=torch.randint(1000, 40_000, (1, 1)), use_cache=False)
     tied = lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
     looked_up = 0 if tied else lm.get_input_embeddings().weight.numel()
     rest = sum(weight.numel() for name, weight in model.named_parameters() if not name.startswith("lm."))
+    held = {weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes() for weight in model.parameters()}
     found = {
         "total": (said.total, sum(weight.numel() for weight in model.parameters())),
         "active": (said.active, counter.get_total_flops() // 2 + looked_up + rest),
-        "weights": (4 * said.total, loaded - before),
+        "weights": (4 * said.total, sum(held.values())),
         "training": (said.memory_bytes, peak - before),
     }
     print(json.dumps(found))

@@ -3,6 +3,7 @@
 import fnmatch
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,7 +56,9 @@ def selected(model: nn.Module, trains: Sequence[str]) -> dict[str, list[str]]:
                 found[entry].append(name)
                 break
     if empty := [entry for entry, names in found.items() if not names]:
-        raise RecipeError([f"trains: '{entry}' selects no parameter of this model; {_ways(model)}" for entry in empty])
+        raise RecipeError(
+            [f"trains: '{entry}' selects no parameter of this model; {_ways(model, entry)}" for entry in empty]
+        )
     return found
 
 
@@ -71,10 +74,17 @@ def _may_train(model: nn.Module, name: str) -> bool:
     return asked is None or asked(name)
 
 
-def _ways(model: nn.Module) -> str:
+def _ways(model: nn.Module, entry: str) -> str:
+    if entry == "lm.head" and _tied(model):
+        return "its output layer shares the weights of its token embeddings. Train lm.embeddings, which moves both"
     names = [name for name, _ in model.named_parameters() if _may_train(model, name)]
     parts = sorted({part_of(name, expert_layers(model)) for name in names})
     return f"it has {', '.join(parts)}, and names such as {names[0]}"
+
+
+def _tied(model: Any) -> bool:
+    head, embeddings = (get() for get in (model.get_output_embeddings, model.get_input_embeddings))
+    return head is not None and head.weight is embeddings.weight
 
 
 def freeze_all_but(model: nn.Module, trained: dict[str, list[str]]) -> None:

@@ -16,6 +16,7 @@ EXPERT_FILES = {
     # The model puts them in place of FFNs.
     "model/components.py",
     "model/modeling.py",
+    "model/adapting.py",
     # Stages train them apart, make them, and count what they get.
     "training/parts.py",
     "training/routing.py",
@@ -23,6 +24,8 @@ EXPERT_FILES = {
     "training/rehearse.py",
     "training/stages.py",
     "training/evaluate.py",
+    "training/abilities.py",
+    "training/token_views.py",
     # Plans count active parameters; reports draw loads.
     "plan/cost.py",
     "plan/plan.py",
@@ -31,6 +34,7 @@ EXPERT_FILES = {
     "report/marks.py",
     "report/page.py",
     "report/page_routing.py",
+    "report/routing.py",
     "report/routing_certainty.py",
     "report/routing_charts.py",
     "report/routing_paths.py",

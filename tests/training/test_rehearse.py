@@ -24,6 +24,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
         **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2},
         **{"num_key_value_heads": 2, "num_local_experts": 4},
     },
+    "jetmoe": {
+        **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_key_value_heads": 2},
+        **{"kv_channels": 16, "num_local_experts": 4},
+    },
 }
 ALIGN = {"name": "align", "trains": ["connector"], "steps": 1}
 EXPERTS = {"name": "experts", "trains": ["lm.moe"], "upcycle": True, "steps": 1}
@@ -102,12 +106,25 @@ def test_a_language_model_without_a_cache_is_refused(pretrained: Make, registrie
 
 
 def test_experts_that_a_language_model_brings_itself_are_noted(pretrained: Make, registries: Registries) -> None:
-    def notes(*changes: str, family: str = "mixtral") -> list[str]:
-        return [note for note in make_plan(pretrained(family, *changes), registries).notes if "of its own" in note]
+    def notes(*changes: str, family: str = "jetmoe") -> list[str]:
+        return [note for note in make_plan(pretrained(family, *changes), registries).notes if "cannot be read" in note]
 
-    assert len(notes()) == 1
+    assert len(notes()) == 1  # it keeps its routers in another way than the others
     assert notes("loss.load_balance=0.0") == []
+    assert notes(family="mixtral") == []
     assert notes(family="llama") == []
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_that_shares_the_embeddings_weights_is_told(
+    tied: bool, pretrained: Make, registries: Registries, tmp_path: Path
+) -> None:
+    recipe = pretrained("llama", stages=[{**ALIGN, "trains": ["lm.head"]}])
+    path = tmp_path / "llama"
+    AutoConfig.from_pretrained(path, tie_word_embeddings=tied).save_pretrained(path)
+    problems = make_plan(recipe, registries).problems
+    assert len(problems) == int(tied)
+    assert all("shares the weights of its token embeddings. Train lm.embeddings" in one for one in problems)
 
 
 @pytest.mark.parametrize("name", ["train", "keys", "training", "_modules"])
