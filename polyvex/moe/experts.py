@@ -61,10 +61,9 @@ class Experts(nn.Module, ABC):
 
     def chosen_backend(self, rows: Float[Tensor, "A D"]) -> Callable[[Tensor, Tensor], Tensor]:
         """How these rows are computed."""
-        own = {"loop": self._loop, "grouped_mm": self._grouped}
-        if self.backend == "auto":
-            return self._grouped if self._groups(rows) else self._loop
-        return own.get(self.backend, self._elsewhere)
+        if self.backend == "grouped_mm" or (self.backend == "auto" and self._groups(rows)):
+            return self._grouped
+        return self._loop if self.backend in ("auto", "loop") else self._elsewhere
 
     def _groups(self, rows: Float[Tensor, "A D"]) -> bool:
         """Whether one grouped product is quicker than a loop: for many experts, and for few rows each.
@@ -93,8 +92,9 @@ class Experts(nn.Module, ABC):
         return weight.unbind(), (None,) * self.num_experts if bias is None else bias.unbind()
 
     def _grouped(self, sorted_tokens: Float[Tensor, "A D"], sizes: Int[Tensor, " E"]) -> Float[Tensor, "A D"]:
-        hidden = self.between(_grouped_linear(sorted_tokens, *self.first, sizes))
-        return _grouped_linear(hidden, *self.second, sizes)
+        ends = sizes.cumsum(0).to(torch.int32)
+        hidden = self.between(_grouped_linear(sorted_tokens, *self.first, ends))
+        return _grouped_linear(hidden, *self.second, ends)
 
     def _elsewhere(self, sorted_tokens: Float[Tensor, "A D"], sizes: Int[Tensor, " E"]) -> Float[Tensor, "A D"]:
         return interface(self.backend)(self, sorted_tokens, sizes)
@@ -164,13 +164,14 @@ class PlainExperts(Experts):
 
 
 def _grouped_linear(
-    rows: Float[Tensor, "A n"], weight: Float[Tensor, "E m n"], bias: Float[Tensor, "E m"] | None, sizes: Tensor
+    rows: Float[Tensor, "A n"], weight: Float[Tensor, "E m n"], bias: Float[Tensor, "E m"] | None, ends: Tensor
 ) -> Float[Tensor, "A m"]:
     dtype = _computed_in(rows, weight)  # the grouped product does not see autocast
-    ends = sizes.cumsum(0).to(torch.int32)
     made = F.grouped_mm(rows.to(dtype), weight.to(dtype).transpose(1, 2), offs=ends)
-    # torch's grouped product takes no bias yet.
-    return made if bias is None else made + bias.to(dtype).repeat_interleave(sizes, dim=0, output_size=len(rows))
+    if bias is None:
+        return made
+    sizes = ends.diff(prepend=ends.new_zeros(1))  # torch's grouped product takes no bias yet
+    return made + bias.to(dtype).repeat_interleave(sizes, dim=0, output_size=len(rows))
 
 
 def _computed_in(rows: Tensor, weight: Tensor) -> torch.dtype:

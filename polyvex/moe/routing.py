@@ -64,11 +64,12 @@ class Routing:
         k = self.expert.shape[1]
         expert = self.expert.reshape(-1)
         if self.kept is None:
-            order = expert.argsort(stable=True)
+            order, chosen = expert.argsort(stable=True), expert
         else:
             last = torch.where(self.kept.reshape(-1), expert, self.num_experts)
             order = last.argsort(stable=True)[: int(self.kept.sum())]
-        sizes = torch.bincount(expert[order], minlength=self.num_experts)
+            chosen = expert[order]
+        sizes = torch.bincount(chosen, minlength=self.num_experts)
         return Dispatched(rows=tokens[order // k], sizes=sizes, order=order)
 
     def combine(self, outputs: Float[Tensor, "A D"], sent: "Dispatched") -> Float[Tensor, "T D"]:

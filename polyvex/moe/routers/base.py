@@ -88,6 +88,8 @@ class Router(nn.Module, ABC, Generic[OptionsT]):
 
 def logits_of(tokens: Float[Tensor, "T D"], weight: Float[Tensor, "E D"]) -> Float[Tensor, "T E"]:
     """The router's scores, in float32 whatever the model's precision, under autocast too."""
+    if not torch.is_autocast_enabled(tokens.device.type):  # leaving it costs as much as a small product
+        return tokens.float() @ weight.float().T
     with torch.autocast(tokens.device.type, enabled=False):
         return tokens.float() @ weight.float().T
 
