@@ -120,9 +120,11 @@ def main() -> None:
     """Print a line for each shape and pass."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--shape", type=int, choices=range(len(SHAPES)), help="only this one, by its number from 0")
+    options = parser.parse_args()
+    rounds = options.rounds
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {rounds} rounds, ms")
-    for shape in SHAPES:
+    for shape in SHAPES if options.shape is None else [SHAPES[options.shape]]:
         modules = contestants(shape)
         values = torch.randn(1, shape[4], shape[0])
         said = [modules[name](values) for name in modules if name != "bound"]

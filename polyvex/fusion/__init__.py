@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from polyvex.fusion.base import Choice, Fusion, FusionOptions
 from polyvex.fusion.channel import ChannelFusion
+from polyvex.fusion.expert_choice import ExpertChoiceFusion
 from polyvex.fusion.gated import GatedFusion
 from polyvex.fusion.interleave import InterleaveFusion
 from polyvex.fusion.mlp import MLPFusion
@@ -17,6 +18,7 @@ from polyvex.hooks import hookimpl
 __all__ = [
     "ChannelFusion",
     "Choice",
+    "ExpertChoiceFusion",
     "Fusion",
     "FusionOptions",
     "GatedFusion",
@@ -43,5 +45,6 @@ def register_fusions() -> Mapping[str, type[Fusion]]:
         "gated": GatedFusion,
         "sva": SVAFusion,
         "soft_moe": SoftMoEFusion,
+        "expert_choice": ExpertChoiceFusion,
         "routed": RoutedFusion,
     }

@@ -17,6 +17,9 @@ from polyvex.moe.routing import Routing
 MANY, FEW = 8, 512
 """More experts than this, or fewer rows for each than that, are computed by one grouped product."""
 
+CPU, GPU = (torch.float32, torch.bfloat16, torch.float16), (torch.bfloat16,)
+"""Precisions that torch's grouped product takes."""
+
 
 class Experts(nn.Module, ABC):
     """E feed-forward networks of two layers. A subclass says what they hold and what happens in between.
@@ -75,8 +78,8 @@ class Experts(nn.Module, ABC):
         if len(rows) >= FEW * self.num_experts and self.num_experts <= MANY:
             return False
         dtype = _computed_in(rows, self.first[0])
-        on_cpu = rows.device.type == "cpu"
-        return (on_cpu or dtype == torch.bfloat16) and _aligned(dtype, rows, self.first[0], self.second[0])
+        known = CPU if rows.device.type == "cpu" else GPU
+        return dtype in known and _aligned(dtype, rows, self.first[0], self.second[0])
 
     def _loop(self, sorted_tokens: Float[Tensor, "A D"], sizes: Int[Tensor, " E"]) -> Float[Tensor, "A D"]:
         # Unbound at once: the gradient of an index into fused weights is as large as all of them, for each expert.

@@ -17,6 +17,9 @@ EXPERT_FILES = {
     "model/components.py",
     "model/modeling.py",
     "model/adapting.py",
+    # A fusion may be made of them.
+    "fusion/__init__.py",
+    "fusion/expert_choice.py",
     # Stages train them apart, make them, and count what they get.
     "training/parts.py",
     "training/routing.py",

@@ -10,7 +10,7 @@ from polyvex.recipe.check import encoder_shapes, find_problems, recipe_layouts
 from polyvex.tokens import Grid, TokenShape
 
 Problems = Callable[..., list[str]]
-PARTS = "connector, encoders, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, lm.head"
+PARTS = "connector, encoders, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, lm.head, lm.lora, lm.partial_lora"
 
 
 @pytest.mark.parametrize(
