@@ -13,6 +13,9 @@ from polyvex.cli.output import installed, print_json
 def routing(
     run: RunFolder,
     split: Annotated[str, typer.Option("--split", help="Split to look at [default: the recipe's test split].")] = "",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="data.KEY=VALUE", help="Look at other data; may be repeated.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first N samples; 0 for all.")] = 512,
     pictures: Annotated[
         int, typer.Option("--pictures", min=0, help="Images on which tokens are drawn with their experts.")
@@ -34,6 +37,7 @@ def routing(
         split=split,
         limit=limit,
         pictures=pictures,
+        changes=changes or (),
         cache=folder,
         registries=installed(),
         say=lambda line: typer.echo(line, err=True),

@@ -1,7 +1,7 @@
 """A finished run opened to look at one of its splits: its model, the samples whose images can be read, their tokens."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from polyvex.cache.encode import Known, TokenCache, fill_cache
 from polyvex.cache.reader import ImageReader, TokenCounter
 from polyvex.data.base import Sample
 from polyvex.data.lengths import check_lengths
-from polyvex.errors import DataError
+from polyvex.errors import DataError, RecipeError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.recipe import read_recipe
 from polyvex.recipe.samples import read_split
@@ -45,6 +45,7 @@ def open_split(
     say: Say = print,
     progress: bool = True,
     answering: bool = False,
+    changes: Sequence[str] = (),
 ) -> OpenedRun:
     """Open a split with a finished run; ``split`` empty takes the recipe's test split.
 
@@ -53,15 +54,19 @@ def open_split(
 
     Args:
         answering: the model will answer, so there must be room for its longest answer instead of the data's own.
+        changes: to the recipe's ``[data]``, written ``data.key=value``, to look at other data.
 
     Raises:
         RunError: if there is no finished run at ``path``.
+        RecipeError: if ``changes`` are not of the data, or wrong.
         DataError: if the data set has no such split, none of its images can be read, or a question is too long.
     """
     run = open_run(path)
     registries = registries or load_registries()
     assistant = load(path, registries=registries)
-    recipe = read_recipe(run.recipe, registries=registries, out=run.path)
+    if other := [change for change in changes if not change.startswith("data.")]:
+        raise RecipeError([f"{one}: a finished run can only be shown other data, by data.key=value" for one in other])
+    recipe = read_recipe(run.recipe, overrides=changes, registries=registries, out=run.path)
     split = split or recipe.data.test_split
     samples = list(read_split(recipe, registries, split))
     samples = samples[:limit] if limit else samples
@@ -75,7 +80,7 @@ def open_split(
     readable = [sample for sample in samples if all(tokens.has(image) for image in sample.images)]
     if not readable:
         raise DataError(f"no image of the split '{split}' can be read, so nothing can be asked.\n{report}")
-    for line in _changes(recipe, lock, split, readable, tokens, limit=limit):
+    for line in [] if changes else _changes(recipe, lock, split, readable, tokens, limit=limit):
         say(line)
     return OpenedRun(
         run=run,

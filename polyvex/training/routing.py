@@ -84,6 +84,7 @@ def routing_of_run(
     split: str = "",
     limit: int = 0,
     pictures: int = 4,
+    changes: Sequence[str] = (),
     cache: str | Path | None = None,
     registries: Registries | None = None,
     say: Say = print,
@@ -93,13 +94,23 @@ def routing_of_run(
 
     Args:
         limit: only the first samples; 0 takes all.
+        changes: to the recipe's ``[data]``, written ``data.key=value``, to look at other data.
         pictures: how many of the samples with images also say which expert each visual token goes to.
 
     Raises:
         RunError: if there is no finished run at ``path``, or its language model has no experts.
         DataError: if the data set has no such split, none of its images can be read, or a sample is too long.
     """
-    opened = open_split(path, split=split, limit=limit, cache=cache, registries=registries, say=say, progress=progress)
+    opened = open_split(
+        path,
+        split=split,
+        limit=limit,
+        changes=changes,
+        cache=cache,
+        registries=registries,
+        say=say,
+        progress=progress,
+    )
     model, processor = opened.assistant.model, opened.assistant.processor
     if not routers(model.lm):
         raise RunError(f"{path}: the language model is dense, so nothing is routed. Train a stage with upcycle = true")

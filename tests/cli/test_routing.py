@@ -1,6 +1,7 @@
 """``polyvex routing``, on runs that were trained."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,22 @@ def test_pictures_of_an_earlier_call_do_not_stay(sparse: Path, tmp_path: Path, c
     assert run(asked(sparse, *out, "--pictures", "1")) == 0
     assert sorted(path.name for path in (tmp_path / "here").glob("tokens-*")) == ["tokens-0.png"]
     capsys.readouterr()
+
+
+def test_other_data_can_be_shown(sparse: Path, tiny_data: Path, tmp_path: Path, capsys: Capture) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_data, other)
+    lines = (other / "test.jsonl").read_text(encoding="utf-8").splitlines()[:5]
+    (other / "few.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    out = ("--out", str(tmp_path / "here"), "--json")
+    assert run(asked(sparse, "--set", f"data.folder={other}", "--split", "few", *out)) == 0
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert (told["samples"], told["split"]) == (5, "few")
+    assert told["pictures"][0]["image"].startswith(str(other))
+    assert captured.err == ""
+    assert run(asked(sparse, "--set", "moe.num_experts=2")) == 2
+    assert "moe.num_experts=2: a finished run can only be shown other data" in capsys.readouterr().err
 
 
 def test_mistakes_are_told(sparse: Path, tiny_tables: Any, tmp_path: Path, capsys: Capture) -> None:
