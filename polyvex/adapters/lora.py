@@ -69,7 +69,7 @@ def _inject(module: nn.Module, config: Any) -> None:
     vars(module).pop("peft_config", None)  # a note to itself, which a second call would take for another adapter
 
 
-def merged(module: nn.Module) -> nn.Module:
+def merged(module: Any) -> Any:
     """Add what adapters learned to the weights that they adapt, and take them out; says the same, up to rounding.
 
     Returns:
@@ -79,7 +79,7 @@ def merged(module: nn.Module) -> nn.Module:
 
     while isinstance(module, BaseTunerLayer):
         module.merge()
-        module = module.base_layer  # type: ignore[assignment]
+        module = module.base_layer
     for name, child in list(module.named_children()):
         if (bare := merged(child)) is not child:
             setattr(module, name, bare)

@@ -18,7 +18,7 @@ AS_IT_IS = "polyvex.load(RUN).model.lm.save_pretrained(DIR) writes it as it is"
 
 ALIKE: dict[str, Callable[[MoEFeedForward], Hashable]] = {
     "numbers of experts": lambda layer: layer.router.num_experts,
-    "inner widths of experts": lambda layer: layer.experts.down_proj.shape[2],
+    "inner widths of experts": lambda layer: layer.experts.inner,
     "experts per token": lambda layer: gate_of(layer.router).k,
     "weights": lambda layer: "of sum one" if gate_of(layer.router).sums_to_one else "raw",
 }

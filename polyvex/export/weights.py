@@ -25,7 +25,7 @@ def family_config(lm: Any, family: Family) -> PreTrainedConfig:
     """The family's configuration of a language model that it can express (:func:`polyvex.export.reasons`)."""
     config, layers = lm.config, expert_layers(lm)
     first = next(iter(layers.values()))
-    gate, (num_experts, _, width) = gate_of(first.router), first.experts.down_proj.shape
+    gate, num_experts, width = gate_of(first.router), first.experts.num_experts, first.experts.inner
     words: dict[str, Any] = {name: copy.deepcopy(getattr(config, name)) for name in KEPT}
     words["vocab_size"] = lm.get_input_embeddings().weight.shape[0]
     words["tie_word_embeddings"] = lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
