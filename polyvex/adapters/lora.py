@@ -79,7 +79,7 @@ def merged(module: Any) -> Any:
 
     while isinstance(module, BaseTunerLayer):
         module.merge()
-        module = module.base_layer
+        module = getattr(module, "base_layer")  # noqa: B009 - not declared by PEFT
     for name, child in list(module.named_children()):
         if (bare := merged(child)) is not child:
             setattr(module, name, bare)
