@@ -144,3 +144,22 @@ def test_targets_may_name_experts_that_are_not_there_yet(
     assert [name for name, _ in model.named_parameters() if "lora_A" in name] == [
         "lm.model.layers.0.mlp.experts.lora_A.default.weight"
     ]
+
+
+@pytest.mark.parametrize("enable", ["activation_checkpointing_enable", "gradient_checkpointing_enable"])
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
+def test_layers_that_run_again_know_visual_tokens_as_the_first_time(make_built: Make, enable: str) -> None:
+    built = make_built(PARTIAL, moe=None, stages=TRAINS[:1])
+    inputs, model = asked(built), built.model.train()
+
+    def gradients() -> dict[str, torch.Tensor | None]:
+        model.zero_grad()
+        model(**inputs, use_cache=False).logits.square().sum().backward()
+        return {name: weight.grad for name, weight in model.named_parameters() if "plora" in name}
+
+    before = {name: gradient.clone() for name, gradient in gradients().items() if gradient is not None}
+    getattr(model, enable)()
+    after = gradients()
+    assert before.keys() == after.keys()
+    assert all(gradient.any() for gradient in before.values())
+    assert all(torch.equal(before[name], gradient) for name, gradient in after.items() if gradient is not None)
