@@ -81,6 +81,7 @@ def load(run: str | Path, *, registries: Registries | None = None) -> Assistant:
         PluginError: if a plugin that it needs is not installed.
     """
     from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
+    from polyvex.model.finite import not_finite
 
     directory = open_run(run)
     if not directory.finished:
@@ -91,6 +92,11 @@ def load(run: str | Path, *, registries: Registries | None = None) -> Assistant:
         processor = PolyvexProcessor.from_pretrained(directory.path, registries=registries)
     except (OSError, ValueError) as error:  # transformers' words for a file that is gone or broken
         raise WeightsError(f"{run} cannot be loaded: {error}. Train it again, or bring the file back") from None
+    if spoilt := not_finite(model):
+        raise WeightsError(
+            f"{run}: {', '.join(spoilt[:4])} hold numbers that are not finite, so what it says means nothing. Train it "
+            f"again, or take another run"
+        )
     if directory.recipe.exists():  # transformers does not store which attention was used
         asked = tomllib.loads(directory.recipe.read_text(encoding="utf-8")).get("lm", {})
         use_attention(model.lm, asked.get("attention", "auto"))

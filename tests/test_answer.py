@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from polyvex.answer import Assistant, load
 from polyvex.assemble import build
@@ -125,3 +126,12 @@ def test_a_run_with_a_broken_file_is_told(file: str, finished: Path, registries:
 
 def test_a_recipe_file_can_be_built(tiny_recipe_file: Path, registries: Registries) -> None:
     assert list(build(tiny_recipe_file, registries=registries).weights) == ["patchify", "color-grid"]
+
+
+def test_a_run_whose_weights_are_no_numbers_is_refused(finished: Path, registries: Registries, tmp_path: Path) -> None:
+    spoilt = shutil.copytree(finished, tmp_path / "spoilt")
+    state = load_file(spoilt / "model.safetensors")
+    state["lm.lm_head.weight"][0, 0] = float("nan")
+    save_file(state, spoilt / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"lm\.lm_head\.weight hold numbers that are not finite"):
+        load(spoilt, registries=registries)

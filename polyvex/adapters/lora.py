@@ -1,7 +1,7 @@
 """Low-rank adapters through PEFT (LoRA, arXiv:2106.09685): into linear layers, and into fused weights of experts."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -51,11 +51,11 @@ def put_lora(
     """
     from peft import LoraConfig
 
-    if layers:
-        names = "|".join(map(re.escape, layers))  # of a list, PEFT takes names that end alike too
-        _inject(module, LoraConfig(target_modules=names, lora_dropout=dropout, **_sizes(lora)))
-    if weights:
-        _inject(module, LoraConfig(target_modules=[], target_parameters=list(weights), **_sizes(lora)))
+    for part, names in _parts(module, layers) if layers else ():
+        whole = "|".join(map(re.escape, names))  # of a list, PEFT takes names that end alike too
+        _inject(part, LoraConfig(target_modules=whole, lora_dropout=dropout, **_sizes(lora)))
+    for part, names in _parts(module, weights) if weights else ():
+        _inject(part, LoraConfig(target_modules=[], target_parameters=names, **_sizes(lora)))
 
 
 def _sizes(lora: LoRA) -> dict[str, Any]:
@@ -67,6 +67,20 @@ def _inject(module: nn.Module, config: Any) -> None:
 
     inject_adapter_in_model(config, module)
     vars(module).pop("peft_config", None)  # a note to itself, which a second call would take for another adapter
+
+
+def _parts(module: nn.Module, names: Sequence[str]) -> Iterator[tuple[nn.Module, list[str]]]:
+    """Parts that hold the layers of these names, none of which is a model of transformers, with the names inside them.
+
+    In a whole mixture of transformers PEFT would take gate_proj and the like for its experts' fused weights.
+    """
+    if not hasattr(module, "config"):
+        yield module, list(names)
+        return
+    for child_name, child in module.named_children():
+        inside = [name.removeprefix(f"{child_name}.") for name in names if name.startswith(f"{child_name}.")]
+        if inside:
+            yield from _parts(child, inside)
 
 
 def merged(module: Any) -> Any:

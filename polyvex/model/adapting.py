@@ -16,6 +16,7 @@ from polyvex.adapters import (
 )
 from polyvex.adapters.targets import fits
 from polyvex.context import TokenContext
+from polyvex.moe.record import is_router
 from polyvex.options import Options
 
 INSIDE = ".base_layer"
@@ -60,12 +61,17 @@ def adapt_language_model(lm: Any, adapters: Adapters, *, encoders: int, context:
 def block_layers(lm: Any) -> list[str]:
     """Names of the linear layers of a language model's blocks, adapted or not.
 
-    The head is none of them, nor what weighs a network against the experts that it stands beside.
+    The head is none of them, nor are routers, nor what weighs a network against the experts that it stands beside.
     """
     head = lm.get_output_embeddings()
     linear = [name for name, part in lm.named_modules() if isinstance(part, nn.Linear) and part is not head]
     outer = dict.fromkeys(name.partition(INSIDE)[0] for name in linear if f".{ADAPTER}" not in name)
-    return [name for name in outer if not name.endswith(".weigh")]
+    choosing = tuple(name for name, part in lm.named_modules() if is_router(part))
+    return [
+        name
+        for name in outer
+        if not name.endswith(".weigh") and not any(name == one or name.startswith(f"{one}.") for one in choosing)
+    ]
 
 
 def fused_weights(lm: Any) -> list[str]:
@@ -74,20 +80,20 @@ def fused_weights(lm: Any) -> list[str]:
     return [name for name in weights if INSIDE not in name and PARTIAL not in name]
 
 
-def unheard_targets(lm: Any, adapters: Adapters) -> list[str]:
-    """Sentences about targets that no layer fits, once a language model has all its experts and adapters."""
+def unheard_targets(lm: Any, adapters: Adapters) -> dict[tuple[str, str], str]:
+    """Targets that no layer of a language model fits as it is now, by table and target, with what to say of each."""
     layers = block_layers(lm)
     experts = [name.replace(INSIDE, "") for name, weight in lm.named_parameters() if weight.ndim == 3]
     there = {"lora": [*layers, *(name for name in experts if PARTIAL not in name)], "partial_lora": layers}
-    found = []
+    found = {}
     for key, names in there.items():
         table = getattr(adapters, key)
         kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
-        found += [
-            f"[lm.{key}]: the target '{target}' fits no layer of {type(lm).__name__}. There are: {kinds}"
-            for target in (table.targets if table is not None else [])
-            if not any(fits(name, target) for name in names)
-        ]
+        for target in table.targets if table is not None else []:
+            if not any(fits(name, target) for name in names):
+                found[key, target] = (
+                    f"[lm.{key}]: the target '{target}' fits no layer of {type(lm).__name__}. There are: {kinds}"
+                )
     return found
 
 

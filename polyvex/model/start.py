@@ -76,6 +76,17 @@ def take_weights(recipe: Recipe, registries: Registries, model: Model, start: St
             value.copy_(given.pop(name))  # which frees it: two copies of a large model need not stay
 
 
+def spoilt_weights(start: Start) -> list[str]:
+    """Names of a stage's weights that hold something else than numbers; this reads all of them, one after another."""
+    found = []
+    for path in weight_files(start.weights):
+        if not path.name.endswith(INDEX):
+            with safe_open(path, framework="pt") as file:
+                names = [name for name in file.keys() if not torch.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118
+            found += names
+    return found
+
+
 def unlike(recipe: Recipe, model: Model, start: Start) -> list[str]:
     """Where the tables that make a model differ from those that made the stage's, one line per value."""
     configs = [_plain(one) for one in (PolyvexConfig.from_pretrained(start.model), model.config)]

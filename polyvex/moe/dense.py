@@ -47,6 +47,10 @@ def read_ffn(module: nn.Module) -> DenseFFN:
         ValueError: if it is of a kind that no experts can be made of. Names what it lacks, or has too much.
     """
     made: Any = module
+    known = [name for kind in (GATED, FUSED, PLAIN) if all(hasattr(module, one) for one in kind) for name in kind]
+    others = sorted({name for name, _ in module.named_parameters() if name.partition(".")[0] not in known})
+    if known and others:
+        raise ValueError(f"{type(module).__name__} also has {', '.join(others)}, which experts would lose")
     if all(hasattr(module, name) for name in FUSED) and isinstance(made.gate_up_proj, nn.Linear):
         _bare(module, FUSED[:2])
         up, down = made.gate_up_proj.weight, made.down_proj.weight
@@ -76,6 +80,23 @@ def _bare(module: nn.Module, names: Sequence[str]) -> None:
     """Refuse a gated network with biases."""
     if biased := [name for name in names if getattr(module, name).bias is not None]:
         raise ValueError(f"{type(module).__name__} has biases in {', '.join(biased)}; gated experts have none")
+
+
+@torch.no_grad()
+def says_the_same(module: nn.Module, ffn: DenseFFN) -> bool:
+    """Whether a network computes what was read from it, and nothing more: tried with a few random rows."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        rows = torch.randn(4, ffn.dim).to(ffn.down)
+    inner = torch.nn.functional.linear(rows, ffn.up, ffn.up_bias)
+    if ffn.gated:
+        gate, up = inner.chunk(2, dim=-1)
+        inner = ffn.act(gate) * up
+    else:
+        inner = ffn.act(inner)
+    said = torch.nn.functional.linear(inner, ffn.down, ffn.down_bias)
+    theirs = module(rows[None])[0]
+    return torch.allclose(said, theirs, rtol=1e-2, atol=1e-3 * float(theirs.abs().max()))
 
 
 @torch.no_grad()

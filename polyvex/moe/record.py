@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from polyvex.moe.routers import Router
 from polyvex.moe.routing import Routing
 
+OTHERS = {"Llama4Router"}
+"""Routers of transformers that do not say logits, weights and experts."""
+
 
 def routers(module: nn.Module) -> dict[str, nn.Module]:
     """The routers inside a model by the name of the layer that they route for, in order.
@@ -17,12 +20,16 @@ def routers(module: nn.Module) -> dict[str, nn.Module]:
     Besides polyvex's own these are those of transformers' mixture-of-experts language models (Mixtral, OLMoE, Qwen,
     DeepSeek and others, 5.23): modules that are called routers and know how many experts each token takes.
     """
-    found = {name: part for name, part in module.named_modules() if isinstance(part, Router) or _of_transformers(part)}
-    return {name.rpartition(".")[0]: part for name, part in found.items()}
+    return {name.rpartition(".")[0]: part for name, part in module.named_modules() if is_router(part)}
 
 
-def _of_transformers(module: nn.Module) -> bool:
-    return type(module).__name__.endswith("Router") and hasattr(module, "top_k") and hasattr(module, "num_experts")
+def is_router(module: nn.Module) -> bool:
+    """Whether a module is a router whose decisions can be read."""
+    if isinstance(module, Router):
+        return True
+    name = type(module).__name__
+    known = name.endswith("Router") and name not in OTHERS
+    return known and hasattr(module, "top_k") and hasattr(module, "num_experts")
 
 
 @contextmanager
@@ -49,9 +56,17 @@ def _read(router: nn.Module, logits: Tensor, weight: Tensor, expert: Tensor) -> 
     """What a router of transformers says: logits [T E], weights [T K] and experts [T K], in any order of K."""
     logits = logits.reshape(-1, logits.shape[-1]).float()
     best = weight.argsort(dim=-1, descending=True, stable=True)
-    if hasattr(router, "e_score_correction_bias"):  # DeepSeek-V3 and its like score by sigmoids
-        scores = logits.sigmoid()
-        probs = scores / scores.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
-    else:
-        probs = logits.softmax(dim=-1)
+    probs, scores = logits.softmax(dim=-1), _shares(logits.sigmoid())
+    if hasattr(router, "e_score_correction_bias") or _fits(scores, weight, expert) < _fits(probs, weight, expert):
+        probs = scores  # DeepSeek-V3 and its like
     return Routing(expert=expert.gather(1, best), weight=weight.gather(1, best).float(), logits=logits, probs=probs)
+
+
+def _fits(probs: Tensor, weight: Tensor, expert: Tensor) -> float:
+    """How far the weights of the chosen experts are from being shares of these probabilities; 0 if one is chosen."""
+    with torch.no_grad():
+        return float((_shares(probs.gather(1, expert)) - _shares(weight.float())).abs().sum())
+
+
+def _shares(values: Tensor) -> Tensor:
+    return values / values.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)

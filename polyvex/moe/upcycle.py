@@ -13,7 +13,7 @@ from torch import nn
 from polyvex.adapters import PartialLoRA, merged
 from polyvex.context import TokenContext
 from polyvex.errors import RecipeError
-from polyvex.moe.dense import DenseFFN, halve, read_ffn
+from polyvex.moe.dense import DenseFFN, halve, read_ffn, says_the_same
 from polyvex.moe.experts import GatedExperts, PlainExperts
 from polyvex.moe.interface import PREFIX, interface
 from polyvex.moe.layer import MoEFeedForward
@@ -51,6 +51,10 @@ def install_experts(
                 raise ValueError("it has Partial LoRA. Name only layers of attention in lm.partial_lora.targets")
             module = merged(module)  # what adapters learned goes on in the experts
             dense = read_ffn(module)
+            if copy and not says_the_same(module, dense):
+                raise ValueError(
+                    f"{type(module).__name__} computes more than its weights tell, which experts would lose"
+                )
         except ValueError as error:
             raise RecipeError([f"[moe]: layer {index} cannot become experts: {error}"]) from None
         made = _moe_from(dense, options, router, count=count, copy=copy, context=context, beside=module)

@@ -134,7 +134,8 @@ def _idle(model: Any) -> int:
     """Parameters of experts that do not work on a given token: of each layer's E experts, all but the working ones."""
     idle = 0
     for name, router in routers(model.lm).items():
-        experts = sum(weight.numel() for weight in model.lm.get_submodule(name).experts.parameters())
+        held = getattr(model.lm.get_submodule(name), "experts", None)
+        experts = sum(weight.numel() for weight in held.parameters()) if held is not None else 0
         count: Any = router.num_experts
         idle += experts * (count - _working(router)) // count
     return idle
@@ -158,5 +159,6 @@ def _activations(model: Any, tokens: int) -> int:
     """Bytes kept for the backward pass: about 16 widths and 3 FFN widths per token and layer, and the logits twice."""
     config = model.lm.config.get_text_config()
     ffn = next((getattr(config, name) for name in FFN_WIDTH if getattr(config, name, None)), 4 * config.hidden_size)
-    per_layer = 16 * config.hidden_size + 3 * ffn
+    widest = max(ffn) if isinstance(ffn, list | tuple) else ffn  # some have one for each layer
+    per_layer = 16 * config.hidden_size + 3 * widest
     return FLOAT32 * tokens * (config.num_hidden_layers * per_layer + 2 * config.vocab_size)

@@ -241,6 +241,8 @@ def _stage(recipe: Recipe, index: int, stage: Stage, *, sparse: bool) -> list[st
         )
     if not stage.images and any(part.partition(".")[0] == "encoders" for part in stage.trains):
         problems.append(f"{where}: trains encoders with images = false, so nothing would reach them")
+    if not stage.images and "lm.partial_lora" in stage.trains:
+        problems.append(f"{where}: trains lm.partial_lora with images = false, so nothing would reach it")
     if not stage.images and "connector" in stage.trains:
         problems.append(f"{where}: trains the connector with images = false, so nothing would reach it")
     return problems

@@ -25,8 +25,8 @@ CAPTIONS = {
     "variation distance: 0 is the same, 1 has no expert in common).",
     "pathways": "MoE-LLaVA’s pathways: directions in which tokens’ paths differ most, scaled to expert numbers. No "
     "token went exactly so.",
-    "flows": "Counted: how many tokens go from one expert to another, as widths of lines, and the three most common "
-    "paths through all layers.",
+    "flows": "Counted: how many tokens ask for one expert and then, in the next layer, for another, whether they had "
+    "room or not, as widths of lines, and the three most common paths through all layers.",
     "certainty": "Entropy of 100% is a router that cannot decide; an expert is dead if no token went to it.",
 }
 

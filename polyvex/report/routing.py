@@ -10,6 +10,7 @@ from polyvex.rundir import write_whole
 from polyvex.training.routing import RoutingFound
 
 TABLE = "routing.json"
+CHARTS = ("load", "modality", "encoders", "pathways", "flows", "certainty")
 
 
 def write_routing(found: RoutingFound, folder: Path, *, png: bool = False) -> tuple[dict[str, Any], list[Path]]:
@@ -19,8 +20,7 @@ def write_routing(found: RoutingFound, folder: Path, *, png: bool = False) -> tu
         What ``routing.json`` holds, and the files, that one first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.glob("tokens-*.png"):
-        left_over.unlink()
+    _clear(folder)
     drawn, pictures = [], []
     for number, picture in enumerate(found.pictures):
         if not picture.views:
@@ -45,10 +45,23 @@ def write_routing(found: RoutingFound, folder: Path, *, png: bool = False) -> tu
             }
         )
     table = {**found.table, "pictures": pictures}
-    write_whole(folder / TABLE, json.dumps(table, indent=1))
+    write_whole(folder / TABLE, json.dumps(table, indent=1, allow_nan=False))
     draw_routing(table, folder, png=png)
-    charts = sorted(path for path in folder.iterdir() if path.suffix in (".svg", ".png") and path not in drawn)
+    charts = [folder / f"{name}{ending}" for name in CHARTS for ending in ((".svg", ".png") if png else (".svg",))]
     return table, [folder / TABLE, *charts, *drawn]
+
+
+def _clear(folder: Path) -> None:
+    """Take away what an earlier call wrote here, and nothing else."""
+    if not (folder / TABLE).is_file():
+        return
+    try:
+        pictures = [str(picture["file"]) for picture in json.loads((folder / TABLE).read_text("utf-8"))["pictures"]]
+    except (ValueError, KeyError, TypeError):
+        pictures = []  # damaged: whose files these are cannot be told
+    for name in [*(f"{chart}{ending}" for chart in CHARTS for ending in (".svg", ".png")), *pictures]:
+        if Path(name).name == name:
+            (folder / name).unlink(missing_ok=True)
 
 
 def describe_routing(table: dict[str, Any]) -> str:

@@ -24,7 +24,12 @@ WHOLE = {"full_attention", "attention", "sliding_attention"}
 
 def language_model_problems(recipe: Recipe, model: PolyvexForConditionalGeneration) -> list[str]:
     """What the recipe asks for and the language model cannot do, by its structure; it may be on ``meta``."""
-    return _cache(model.lm) or [*_positions(recipe, model), *_attention(recipe, model.lm), *_losses(recipe, model.lm)]
+    return _cache(model.lm) or [
+        *_positions(recipe, model),
+        *_attention(recipe, model.lm),
+        *_losses(recipe, model.lm),
+        *_kernels(recipe),
+    ]
 
 
 def _cache(lm: Any) -> list[str]:
@@ -40,6 +45,21 @@ def _losses(recipe: Recipe, lm: Any) -> list[str]:
     """Losses for routers, if a loaded language model turns out to have none."""
     told = recipe.moe is None and not routers(lm)
     return [one for one in unheard_losses(recipe) if told]
+
+
+def _kernels(recipe: Recipe) -> list[str]:
+    """Let a few small experts be computed as the recipe asks: some ways need a GPU, or libraries that are not here."""
+    if recipe.moe is None or not recipe.moe.backend.startswith(PREFIX):
+        return []
+    experts = GatedExperts(num_experts=2, dim=64, hidden=64, act=nn.functional.silu, backend=recipe.moe.backend)
+    device = best_device()
+    rows, sizes = torch.zeros(2, 64, device=device), torch.ones(2, dtype=torch.long, device=device)
+    try:
+        interface(recipe.moe.backend)(experts.to(device), rows, sizes)
+    except Exception as error:  # whatever a kernel of somebody else says
+        why = " ".join(str(error).split())[:300]
+        return [f"[moe]: backend = '{recipe.moe.backend}' does not run here ({device.type}): {why}. Take auto"]
+    return []
 
 
 def _asking(recipe: Recipe) -> list[Any]:
@@ -109,8 +129,7 @@ def unpackable(lm: Any) -> str:
 def proven(recipe: Recipe, lm: Any) -> list[str]:
     """Try on the language model itself what its structure promised: a few random embeddings go through it.
 
-    Positions must change what it says if a scheme gives some; packed texts must say what they say alone. Experts that
-    are computed by somebody else's kernel are tried too.
+    Positions must change what it says if a scheme gives some; packed texts must say what they say alone.
     """
     training = lm.training
     lm.eval()
@@ -119,23 +138,9 @@ def proven(recipe: Recipe, lm: Any) -> list[str]:
         scale = lm.get_input_embeddings().weight.float().std().item() or 1.0
         embeds = torch.randn(1, 6, lm.config.get_text_config().hidden_size, device=lm.device) * scale
     embeds = embeds.to(lm.get_input_embeddings().weight.dtype)
-    found = _moved(recipe, lm, embeds) + _packed(recipe, lm, embeds) + _computed(recipe, lm.device)
+    found = _moved(recipe, lm, embeds) + _packed(recipe, lm, embeds)
     lm.train(training)
     return found
-
-
-def _computed(recipe: Recipe, device: torch.device) -> list[str]:
-    """Let a few small experts be computed as the recipe asks: some ways need a GPU, or libraries that are not here."""
-    if recipe.moe is None or not recipe.moe.backend.startswith(PREFIX):
-        return []
-    experts = GatedExperts(num_experts=2, dim=64, hidden=64, act=nn.functional.silu, backend=recipe.moe.backend)
-    rows, sizes = torch.zeros(2, 64, device=device), torch.ones(2, dtype=torch.long, device=device)
-    try:
-        interface(recipe.moe.backend)(experts.to(device), rows, sizes)
-    except Exception as error:  # whatever a kernel of somebody else says
-        why = " ".join(str(error).split())[:300]
-        return [f"[moe]: backend = '{recipe.moe.backend}' does not run here ({device.type}): {why}. Take auto"]
-    return []
 
 
 def _said(lm: Any, embeds: torch.Tensor, ids: list[int], mask: Any) -> torch.Tensor:

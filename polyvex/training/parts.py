@@ -100,11 +100,6 @@ def expert_layers(model: nn.Module) -> list[str]:
     return [f"lm.{name}" for name in routers(lm)] if lm is not None else []
 
 
-def not_finite(model: nn.Module) -> list[str]:
-    """Names of the parameters that hold something else than numbers."""
-    return [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
-
-
 def hashes(model: nn.Module, trained: Mapping[str, Sequence[str]] | None = None) -> dict[str, dict[str, str]]:
     """SHA-256 of the trained and of the frozen parameters (and buffers) of each part of the model.
 

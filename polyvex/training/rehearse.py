@@ -15,6 +15,9 @@ from polyvex.recipe.start import Start, begins_sparse
 from polyvex.training.abilities import language_model_problems
 from polyvex.training.parts import freeze_all_but, selected
 
+FUSED = ("experts.", "gate_up_proj")
+"""How targets begin that are weights of experts, which an upcycling stage makes."""
+
 Visit = Callable[[Stage, PolyvexForConditionalGeneration], None]
 
 
@@ -34,6 +37,7 @@ def rehearse(
         visit: called with each stage and the model as that stage would train it.
     """
     problems = language_model_problems(recipe, model)
+    at_first = _unheard(model)
     try:
         problems += _begin(recipe, registries, model, start)
     except RecipeError as error:
@@ -46,17 +50,18 @@ def rehearse(
                 _upcycle(recipe, registries, model)
             freeze_all_but(model, selected(model, stage.trains))
         except RecipeError as error:
-            # A target that fits nothing may be why a stage has nothing to train.
-            told = _unheard(model) if recipe.moe is None or model.config.moe or stage.upcycle else []
+            # A target that fits nothing may be why a stage has nothing to train. Those of experts may fit later.
+            told = [said for (_, target), said in at_first.items() if not target.startswith(FUSED)]
             return [*problems, *told, *(f"stage {stage.name}: {problem}" for problem in error.problems)]
         except (PolyvexError, ValueError) as error:
             return [*problems, f"stage {stage.name}: {error}"]
         if visit is not None:
             visit(stage, model)
-    return problems + _unheard(model)
+    # A network that becomes experts takes along what its adapters learned, so a target may fit before or after.
+    return problems + [said for target, said in _unheard(model).items() if target in at_first]
 
 
-def _unheard(model: PolyvexForConditionalGeneration) -> list[str]:
+def _unheard(model: PolyvexForConditionalGeneration) -> dict[tuple[str, str], str]:
     return unheard_targets(model.lm, Adapters.model_validate(model.config.adapters or {}))
 
 

@@ -12,14 +12,15 @@ from polyvex.data.batches import Collator, ExampleDataset
 from polyvex.errors import RecipeError, RunError, TrainingError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration
-from polyvex.model.start import unlike
+from polyvex.model.finite import not_finite
+from polyvex.model.start import spoilt_weights, unlike
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.recipe.start import Start, settled, start_of
 from polyvex.rundir import RunDirectory, StageDirectory, store_whole, write_whole
 from polyvex.training.abilities import proven
 from polyvex.training.evaluate import describe, evaluate_split
 from polyvex.training.lock import other_encoders
-from polyvex.training.parts import check_hashes, freeze_all_but, hashes, not_finite, selected
+from polyvex.training.parts import check_hashes, freeze_all_but, hashes, selected
 from polyvex.training.rehearse import rehearse, unread_experts
 from polyvex.training.session import Say, Session, open_session
 from polyvex.training.trainer import MetricsFile, StageBar, StageTrainer, StopSoftly, arguments
@@ -69,6 +70,7 @@ def train(
         raise RecipeError(problems, source=recipe.name)
     run.check(recipe)
     _try_fusion_weights(recipe, registries, run, model)
+    _try_start(recipe, run)
     with run.alone():
         resumed = run.check(recipe)  # once more: another process may have trained here meanwhile
         session = open_session(recipe, registries, run, start=start, cache=cache, say=say, progress=progress)
@@ -83,6 +85,13 @@ def _try_fusion_weights(
     named = registries.fusions[recipe.fusion.use].weights(recipe.fusion) is not None
     if named and recipe.start is None and run.stage(0, recipe.stages[0]).done() is None:
         model.fusion.to_empty(device="cpu").load_pretrained()
+
+
+def _try_start(recipe: Recipe, run: RunDirectory) -> None:
+    """Look through the weights that the first stage begins with, so that spoilt ones cost no time."""
+    start = start_of(recipe, run.path) if run.stage(0, recipe.stages[0]).done() is None else None
+    if start is not None and (spoilt := spoilt_weights(start)):
+        raise TrainingError(f"[start]: {start}, holds numbers that are not finite: {', '.join(spoilt[:4])}")
 
 
 def _run_stages(session: Session, *, resumed: bool, export: bool) -> None:

@@ -1,4 +1,4 @@
-"""The visual tokens of a sample where they lie on its image, each with the expert that it goes to."""
+"""The visual tokens of a sample where they lie on its image, each with the expert that it asks for first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

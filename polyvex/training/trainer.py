@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from polyvex.errors import TrainingError
+from polyvex.model.finite import not_finite
 from polyvex.progress import bar, show_beside
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.rundir import write_whole
-from polyvex.training.parts import not_finite
 
 WINDOW = "window.json"
 """File of a checkpoint with the losses summed since the last line of the log."""

@@ -1,5 +1,6 @@
 """Plain adapters in fused weights, and how what they learned becomes part of the weights."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,10 +45,11 @@ def test_layers_and_each_expert_get_updates_of_their_own() -> None:
     }
 
 
-def test_nothing_changes_at_first_and_merging_keeps_what_was_learned() -> None:
+@pytest.mark.parametrize("training", [True, False])
+def test_nothing_changes_at_first_and_merging_keeps_what_was_learned(training: bool) -> None:
     tokens = torch.randn(6, 4)
     torch.manual_seed(0)
-    before, block = Block()(tokens), adapted()
+    before, block = Block()(tokens), adapted().train(training)
     assert torch.allclose(block(tokens), before, atol=1e-6)
     learn(block)
     said = block(tokens)
@@ -62,3 +64,14 @@ def test_an_adapter_itself_becomes_what_it_adapted() -> None:
     block = adapted()
     layer = block.inside["first"]
     assert merged(layer) is layer.base_layer
+
+
+def test_dropout_is_what_the_update_does_not_see() -> None:
+    torch.manual_seed(0)
+    block = Block()
+    put_lora(block, LoRA(rank=2), layers=["inside.first"], dropout=0.5)
+    learn(block)
+    tokens = torch.randn(6, 4)
+    assert not torch.equal(block(tokens), block(tokens))
+    block.eval()
+    assert torch.equal(block(tokens), block(tokens))

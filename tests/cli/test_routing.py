@@ -80,6 +80,20 @@ def test_pictures_of_an_earlier_call_do_not_stay(sparse: Path, tmp_path: Path, c
     capsys.readouterr()
 
 
+def test_other_files_in_the_folder_stay(sparse: Path, tmp_path: Path, capsys: Capture) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    for name in ("tokens-mine.png", "holiday.png"):
+        (folder / name).write_bytes(b"mine")
+    out = ("--out", str(folder))
+    assert run(asked(sparse, *out, "--png")) == 0
+    assert run(asked(sparse, *out)) == 0
+    assert not (folder / "load.png").exists()
+    said = capsys.readouterr().out
+    assert "holiday" not in said
+    assert (folder / "tokens-mine.png").read_bytes() == (folder / "holiday.png").read_bytes() == b"mine"
+
+
 def test_other_data_can_be_shown(sparse: Path, tiny_data: Path, tmp_path: Path, capsys: Capture) -> None:
     other = tmp_path / "other"
     shutil.copytree(tiny_data, other)

@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import DeepseekV2Config, PhimoeConfig
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from polyvex.adapters import PartialLoRA
 from polyvex.assemble import Built, empty_model
+from polyvex.context import TokenContext
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
-from polyvex.model.adapting import block_layers
+from polyvex.model.adapting import Adapters, adapt_language_model, block_layers
 from polyvex.recipe import Recipe
 from polyvex.training.rehearse import rehearse
 
@@ -132,6 +135,78 @@ def test_what_fits_no_layer_is_told_beforehand(
     recipe = tiny_recipe(f"lm.{key}={table}", stages=stages)
     first, *_more = rehearse(recipe, registries, empty_model(recipe, registries))
     assert problem in first
+
+
+def test_targets_may_fit_before_networks_become_experts_or_after(
+    tiny_recipe: Callable[..., Recipe], registries: Registries
+) -> None:
+    stages = [{**TRAINS[0], "trains": ["lm.lora"]}, {**TRAINS[1], "trains": ["lm.moe"]}]
+    moe = {"num_experts": 4, "layers": "dense", "router": {"use": "top_k"}}
+    recipe = tiny_recipe("lm.lora={rank=2, targets=['mlp.down_proj']}", stages=stages, moe=moe)
+    assert rehearse(recipe, registries, empty_model(recipe, registries)) == []
+    wrong = tiny_recipe("lm.lora={rank=2, targets=['nope']}", stages=stages, moe=moe)
+    first, _nothing_to_train = rehearse(wrong, registries, empty_model(wrong, registries))
+    assert "the target 'nope' fits no layer" in first
+
+
+def test_dropout_and_sharing_are_what_the_recipe_says(make_built: Make) -> None:
+    model = make_built("lm.lora={rank=2, dropout=0.25}", PARTIAL, moe=None, stages=TRAINS[:1]).model
+    dropouts = {part.p for name, part in model.lm.named_modules() if "lora_dropout.default" in name}
+    assert dropouts == {0.25}
+    assert {len(part.plora_A) for part in partial(model).values()} == {1}
+
+
+def test_what_weighs_a_network_beside_experts_is_not_adapted(make_built: Make) -> None:
+    built = make_built(
+        LORA, "moe.beside=residual", experts=True, stages=[TRAINS[0], {**TRAINS[1], "trains": ["lm.lora"]}]
+    )
+    built.model.adapt_language_model()
+    assert type(built.model.lm.model.layers[0].mlp.weigh) is nn.Linear
+
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 2,
+    "num_experts_per_tok": 2,
+}
+NATIVE: dict[str, Callable[[], Any]] = {
+    "deepseek_v2": lambda: DeepseekV2Config(
+        **SMALL,
+        n_routed_experts=4,
+        n_shared_experts=1,
+        moe_intermediate_size=8,
+        first_k_dense_replace=1,
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        qk_rope_head_dim=4,
+        qk_nope_head_dim=4,
+        v_head_dim=8,
+    ),
+    "phimoe": lambda: PhimoeConfig(**SMALL, num_local_experts=4),
+}
+
+
+@pytest.mark.parametrize("targets", [[], ["down_proj"]])
+@pytest.mark.parametrize("name", NATIVE)
+def test_mixtures_of_transformers_are_adapted_where_they_are_told(name: str, targets: list[str]) -> None:
+    torch.manual_seed(0)
+    lm = AutoModelForCausalLM.from_config(NATIVE[name]())
+    wanted = {one for one in block_layers(lm) if not targets or one.endswith(".down_proj")}
+    fused = [one for one, weight in lm.named_parameters() if weight.ndim == 3 and (not targets or "down" in one)]
+    ids = torch.arange(12).reshape(2, 6)
+    before = lm.eval()(input_ids=ids).logits
+    adapters = Adapters.model_validate({"lora": {"rank": 2, "targets": targets}})
+    adapt_language_model(lm, adapters, encoders=1, context=TokenContext())
+    places = [one.partition(".lora_A")[0] for one, _ in lm.named_parameters() if ".lora_A" in one]
+    linear = {one for one in places if not one.replace(".base_layer", "").endswith(".experts")}
+    assert linear == wanted
+    assert len(places) - len(linear) == len(fused) > 0
+    assert not any(".router" in one or one.endswith(".gate") for one in wanted)
+    assert torch.allclose(lm(input_ids=ids).logits, before, atol=1e-6)
 
 
 def test_targets_may_name_experts_that_are_not_there_yet(

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    BitNetConfig,
+    BitNetForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -371,3 +373,14 @@ def test_networks_without_a_gate_forget_too() -> None:
     assert int(changed.sum()) == 100
     assert torch.equal((experts.down_proj[0] != down).any(dim=0), changed)
     assert torch.equal(experts.up_proj_bias[0], bias)
+
+
+def test_a_network_that_does_more_is_refused() -> None:
+    bitnet = BitNetForCausalLM(BitNetConfig(**SIZES, pad_token_id=0))
+    with pytest.raises(RecipeError, match=r"BitNetMLP also has ffn_sub_norm.weight, which experts would lose"):
+        upcycle(bitnet, layers=[0])
+    lm = llama()
+    plain = lm.model.layers[0].mlp.act_fn
+    lm.model.layers[0].mlp.register_forward_hook(lambda _module, _args, said: said + plain(said))
+    with pytest.raises(RecipeError, match="LlamaMLP computes more than its weights tell, which experts would lose"):
+        upcycle(lm, layers=[0])

@@ -63,6 +63,10 @@ PARTS = "connector, encoders, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, l
         ),
         (["moe.layers=[7]"], "[moe]: moe layers [7] are out of range: the language model has layers 0 to 1"),
         (["moe.layers=[0, 0]"], "[moe]: moe layers [0, 0] name a layer twice"),
+        (
+            ['stages.0.trains=["lm.partial_lora"]', "stages.0.images=false", "lm.partial_lora={targets=['q_proj']}"],
+            "[[stages]] align: trains lm.partial_lora with images = false, so nothing would reach it",
+        ),
         (["stages.1.upcycle=true"], "[moe]: exactly one stage must have upcycle = true, got 2 (tune, experts)"),
         (
             ['stages.0.trains=["conector"]'],

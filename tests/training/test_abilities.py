@@ -1,5 +1,6 @@
 """What a recipe asks of a language model, by its structure and by trying it, for families of many kinds."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from polyvex.assemble import use_attention
 from polyvex.errors import RecipeError
+from polyvex.hooks.manager import Registries
+from polyvex.plan import make_plan
 from polyvex.training.abilities import proven, reads_positions, unpackable
 
 LLAMA: dict[str, Any] = {
@@ -66,9 +69,9 @@ def language_model(family: str) -> Any:
     return lm
 
 
-def asking(scheme: str, *, pack: bool = False, backend: str = "auto") -> Any:
-    table, moe = SimpleNamespace(use=scheme, base="sequential"), SimpleNamespace(backend=backend)
-    return SimpleNamespace(encoders=[], positions=table, training=SimpleNamespace(pack=pack), moe=moe)
+def asking(scheme: str, *, pack: bool = False) -> Any:
+    table = SimpleNamespace(use=scheme, base="sequential")
+    return SimpleNamespace(encoders=[], positions=table, training=SimpleNamespace(pack=pack))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -117,8 +120,10 @@ def test_an_attention_that_a_language_model_lacks_is_refused() -> None:
     assert llama.config._attn_implementation == "eager"
 
 
-def test_a_kernel_that_does_not_run_here_is_found_by_trying() -> None:
-    lm = language_model("llama")
-    assert proven(asking("sequential", backend="transformers.batched_mm"), lm) == []
-    (problem,) = proven(asking("sequential", backend="transformers.sonicmoe"), lm)
+def test_a_kernel_that_does_not_run_here_is_told_by_plan(
+    tiny_recipe: Any, registries: Registries, tmp_path: Path
+) -> None:
+    works = make_plan(tiny_recipe("moe.backend=transformers.batched_mm"), registries, cache=tmp_path)
+    assert works.problems == []
+    (problem,) = make_plan(tiny_recipe("moe.backend=transformers.sonicmoe"), registries, cache=tmp_path).problems
     assert problem.startswith("[moe]: backend = 'transformers.sonicmoe' does not run here (cpu): ")

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from polyvex.answer import load
 from polyvex.assemble import build
-from polyvex.errors import RecipeError, RunError
+from polyvex.errors import RecipeError, RunError, TrainingError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe, read_recipe
 from polyvex.rundir import RunDirectory
@@ -58,6 +59,18 @@ def test_adapters_may_be_new_and_begin_without_effect(whole_run: Whole, run: Run
     assert all("layers.1." in name and "plora" in name for name in resting)  # nobody reads visual tokens behind it
     with pytest.raises(RecipeError, match=r"unexpected here: lm\.model\.layers\.0\.mlp\.experts\.base_layer\.lora_A"):
         run(stages=[MORE], out="third", **after(again, "more"))  # adapters that would be lost
+
+
+def test_weights_that_are_no_numbers_are_told_before_anything_is_encoded(
+    source: RunDirectory, run: Run, said: Said
+) -> None:
+    path = source.path / "stages" / "1-tune" / "model" / "model.safetensors"
+    state = load_file(path)
+    state["lm.lm_head.weight"][0, 0] = float("nan")
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match=r"holds numbers that are not finite: lm\.lm_head\.weight"):
+        run(stages=[EXPERTS], **after(source, "tune"))
+    assert not said.any_with("encoded")
 
 
 def test_the_last_finished_stage_is_written_down_where_none_is_named(
