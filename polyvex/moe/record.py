@@ -57,15 +57,17 @@ def _read(router: nn.Module, logits: Tensor, weight: Tensor, expert: Tensor) -> 
     logits = logits.reshape(-1, logits.shape[-1]).float()
     best = weight.argsort(dim=-1, descending=True, stable=True)
     probs, scores = logits.softmax(dim=-1), _shares(logits.sigmoid())
-    if hasattr(router, "e_score_correction_bias") or _fits(scores, weight, expert) < _fits(probs, weight, expert):
-        probs = scores  # DeepSeek-V3 and its like
+    if hasattr(router, "e_score_correction_bias"):  # DeepSeek-V3 and its like
+        probs = scores
+    else:  # as the weights tell, without waiting for a device to say it
+        probs = torch.where(_gap(scores, weight, expert) < _gap(probs, weight, expert), scores, probs)
     return Routing(expert=expert.gather(1, best), weight=weight.gather(1, best).float(), logits=logits, probs=probs)
 
 
-def _fits(probs: Tensor, weight: Tensor, expert: Tensor) -> float:
+@torch.no_grad()
+def _gap(probs: Tensor, weight: Tensor, expert: Tensor) -> Tensor:
     """How far the weights of the chosen experts are from being shares of these probabilities; 0 if one is chosen."""
-    with torch.no_grad():
-        return float((_shares(probs.gather(1, expert)) - _shares(weight.float())).abs().sum())
+    return (_shares(probs.gather(1, expert)) - _shares(weight.float())).abs().sum()
 
 
 def _shares(values: Tensor) -> Tensor:

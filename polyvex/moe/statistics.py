@@ -115,14 +115,16 @@ class RoutingStatistics:
 
     def tables(self) -> list[dict[str, Any]]:
         """What each layer did, as plain data."""
-        return [  # of nothing, if no batch was counted
+        if not self.layers:
+            return []
+        return [
             {
                 "name": name,
                 "num_experts": layer.first.shape[1],
                 "experts_per_token": float(layer.assigned.sum() / layer.tokens.sum().clamp(min=1)),
                 **layer.table(self.groups),
             }
-            for name, layer in zip(self.names, self.layers, strict=bool(self.layers))
+            for name, layer in zip(self.names, self.layers, strict=True)
         ]
 
     def paths(self) -> dict[str, Any]:

@@ -15,9 +15,6 @@ from polyvex.recipe.start import Start, begins_sparse
 from polyvex.training.abilities import language_model_problems
 from polyvex.training.parts import freeze_all_but, selected
 
-FUSED = ("experts.", "gate_up_proj")
-"""How targets begin that are weights of experts, which an upcycling stage makes."""
-
 Visit = Callable[[Stage, PolyvexForConditionalGeneration], None]
 
 
@@ -51,7 +48,7 @@ def rehearse(
             freeze_all_but(model, selected(model, stage.trains))
         except RecipeError as error:
             # A target that fits nothing may be why a stage has nothing to train. Those of experts may fit later.
-            told = [said for (_, target), said in at_first.items() if not target.startswith(FUSED)]
+            told = [said for (_, target), said in at_first.items() if "experts" not in target]
             return [*problems, *told, *(f"stage {stage.name}: {problem}" for problem in error.problems)]
         except (PolyvexError, ValueError) as error:
             return [*problems, f"stage {stage.name}: {error}"]
