@@ -3,12 +3,13 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from polyvex.moe.interface import PREFIX
 from polyvex.options import Options
 
 LayerChoice = Literal["first_half", "second_half", "sparse", "dense"]
+BACKEND = rf"^(auto|loop|grouped_mm|{re.escape(PREFIX)}[a-z0-9_]+)$"
 Count = Annotated[int, Field(ge=2)]
 
 
@@ -48,10 +49,17 @@ class MoEOptions(Options):
     )
     backend: str = Field(
         default="auto",
-        pattern=rf"^(auto|loop|grouped_mm|{re.escape(PREFIX)}[a-z0-9_]+)$",
+        json_schema_extra={"pattern": BACKEND},
         description="How experts are computed: auto (by their shape), loop, grouped_mm, or transformers.NAME, a "
         "function of transformers' experts interface such as transformers.batched_mm.",
     )
+
+    @field_validator("backend")
+    @classmethod
+    def _is_one(cls, backend: str) -> str:
+        if not re.fullmatch(BACKEND, backend):
+            raise ValueError(f"auto, loop, grouped_mm, or {PREFIX}NAME")
+        return backend
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from polyvex.cache.place import best_device
+from polyvex.errors import RecipeError
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.model.attention import packed_mask, sliding_window
 from polyvex.moe.experts import GatedExperts
@@ -56,6 +57,8 @@ def _kernels(recipe: Recipe) -> list[str]:
     rows, sizes = torch.zeros(2, 64, device=device), torch.ones(2, dtype=torch.long, device=device)
     try:
         interface(recipe.moe.backend)(experts.to(device), rows, sizes)
+    except RecipeError:
+        return []  # there is none of that name, which the stage that upcycles tells
     except Exception as error:  # whatever a kernel of somebody else says
         why = " ".join(str(error).split())[:300]
         return [f"[moe]: backend = '{recipe.moe.backend}' does not run here ({device.type}): {why}. Take auto"]

@@ -67,6 +67,7 @@ PARTS = "connector, encoders, lm, lm.embeddings, lm.attention, lm.ffn, lm.moe, l
             ['stages.0.trains=["lm.partial_lora"]', "stages.0.images=false", "lm.partial_lora={targets=['q_proj']}"],
             "[[stages]] align: trains lm.partial_lora with images = false, so nothing would reach it",
         ),
+        (["moe.backend=fast"], "[moe]: backend is 'fast', expected auto, loop, grouped_mm, or transformers.NAME"),
         (["stages.1.upcycle=true"], "[moe]: exactly one stage must have upcycle = true, got 2 (tune, experts)"),
         (
             ['stages.0.trains=["conector"]'],

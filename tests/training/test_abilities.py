@@ -125,5 +125,7 @@ def test_a_kernel_that_does_not_run_here_is_told_by_plan(
 ) -> None:
     works = make_plan(tiny_recipe("moe.backend=transformers.batched_mm"), registries, cache=tmp_path)
     assert works.problems == []
+    (unknown,) = make_plan(tiny_recipe("moe.backend=transformers.fast"), registries, cache=tmp_path).problems
+    assert "no backend 'transformers.fast'" in unknown
     (problem,) = make_plan(tiny_recipe("moe.backend=transformers.sonicmoe"), registries, cache=tmp_path).problems
     assert problem.startswith("[moe]: backend = 'transformers.sonicmoe' does not run here (cpu): ")
