@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from polyvex.errors import RunError
 from polyvex.recipe.differences import differences
 from polyvex.recipe.schema import Recipe, Stage
+from polyvex.storage import write_text
 
 BUSY = ".busy"
 """File that the process which trains in a run holds."""
@@ -48,7 +49,7 @@ class RunDirectory:
 
     def finish(self) -> None:
         """Mark the run as finished, once its model is written whole."""
-        write_whole(self.path / "finished.json", "{}\n")
+        write_text(self.path / "finished.json", "{}\n")
 
     def stage(self, index: int, stage: Stage) -> "StageDirectory":
         """The folder of a stage."""
@@ -77,7 +78,7 @@ class RunDirectory:
         """Write the recipe, with the paths as they are now. Only from here on does the directory belong to it."""
         text = dump_recipe(recipe)
         if not self.recipe.exists() or self.recipe.read_text(encoding="utf-8") != text:
-            write_whole(self.recipe, text)
+            write_text(self.recipe, text)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -135,7 +136,7 @@ class StageDirectory:
 
     def finish(self, record: Mapping[str, Any]) -> None:
         """Mark the stage as done."""
-        write_whole(self.path / "done.json", json.dumps(record, indent=2))
+        write_text(self.path / "done.json", json.dumps(record, indent=2))
 
 
 def open_run(path: str | Path) -> RunDirectory:
@@ -153,17 +154,6 @@ def open_run(path: str | Path) -> RunDirectory:
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as TOML."""
     return tomlkit.dumps(recipe.dump())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half_done = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        half_done.write_text(text, encoding="utf-8")
-        os.replace(half_done, path)
-    finally:
-        half_done.unlink(missing_ok=True)
 
 
 def store_whole(folder: Path, save: Callable[[Path], object], *, last: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from polyvex.errors import RunError
 from polyvex.recipe import Recipe
-from polyvex.rundir import RunDirectory, StageDirectory, open_run, write_whole
+from polyvex.rundir import RunDirectory, StageDirectory, open_run
 
 
 def test_a_new_directory_gets_the_resolved_recipe(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
@@ -53,25 +53,6 @@ def test_places(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     run, stage = RunDirectory(tmp_path), tiny_recipe().stages[1]
     assert run.stage(1, stage).metrics == tmp_path / "stages" / "1-tune" / "metrics.jsonl"
     assert run.evaluation("1-tune") == tmp_path / "evaluation" / "1-tune.json"
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "deep" / "a.json"
-    write_whole(path, "old")
-
-    class Killed(BaseException):
-        pass
-
-    def kill(*args: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("polyvex.rundir.os.replace", kill)
-        with pytest.raises(Killed):
-            write_whole(path, "new")
-    assert path.read_text() == "old"
-    write_whole(path, "new")
-    assert [one.name for one in path.parent.iterdir()] == ["a.json"]
 
 
 @pytest.mark.parametrize("change", ["name=other", "ablation.seeds=3"])

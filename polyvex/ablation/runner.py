@@ -16,7 +16,8 @@ from polyvex.errors import PolyvexError, RunError
 from polyvex.hooks.manager import Registries
 from polyvex.plan.tokens import budgets
 from polyvex.recipe.schema import Recipe
-from polyvex.rundir import dump_recipe, refuse_another, write_whole
+from polyvex.rundir import dump_recipe, refuse_another
+from polyvex.storage import write_text
 from polyvex.training.stages import NOT_AS_THERE, STARTS, Stopped, train
 
 Say = Callable[[str], None]
@@ -68,7 +69,7 @@ def ablate(
             raise
         except Exception as error:  # one cell must not take the others with it
             failed[f"{cell.label}, seed {cell.seed}"] = f"{type(error).__name__}: {error}"
-            write_whole(cell_folder(folder, cell.id) / "failed.txt", traceback.format_exc())
+            write_text(cell_folder(folder, cell.id) / "failed.txt", traceback.format_exc())
             say(f"{head}: FAILED: {error}")
             continue
         say(f"{head}: {_accuracy(folder, cell):.2%}")
@@ -84,7 +85,7 @@ def _open(folder: Path, recipe: Recipe) -> Path:
     if base.exists():
         _check_base(base, recipe)
     (folder / "cells").mkdir(parents=True, exist_ok=True)
-    write_whole(base, dump_recipe(recipe))
+    write_text(base, dump_recipe(recipe))
     return folder
 
 
@@ -128,7 +129,7 @@ def _run_cell(
         "answers": str(summary_path.with_suffix(".jsonl").relative_to(out)),
         **summary,
     }
-    write_whole(out / "result.json", json.dumps(record, indent=2))
+    write_text(out / "result.json", json.dumps(record, indent=2))
     return [line for line in lines if line.startswith((STARTS, NOT_AS_THERE))]
 
 
@@ -176,4 +177,4 @@ def _write_index(
         "results": [result.as_dict() for result in results],
         "failed": dict(failed),
     }
-    write_whole(folder / "ablation.json", json.dumps(index, indent=2))
+    write_text(folder / "ablation.json", json.dumps(index, indent=2))

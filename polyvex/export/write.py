@@ -23,7 +23,8 @@ from polyvex.export.reasons import reasons
 from polyvex.export.tokens import check_tokenizer, save_tokenizer, tokenizer_reasons
 from polyvex.export.weights import in_family
 from polyvex.hooks.manager import Registries
-from polyvex.rundir import open_run, write_whole
+from polyvex.rundir import open_run
+from polyvex.storage import write_text
 
 TOLERANCE = 1e-4
 """Largest difference of logits, as a share of the largest logit, that adding in another order may explain."""
@@ -98,7 +99,7 @@ def export_run(
         copied = [] if family.dense_layers else list(dense_layers(lm))
         recipe = tomllib.loads(open_run(run).recipe.read_text(encoding="utf-8"))
         text = card(recipe, family, made, copied=copied, dropped=dropped, gap=gap, scale=scale)
-        write_whole(part / "README.md", text)
+        write_text(part / "README.md", text)
         files = sorted(path.name for path in part.iterdir())
     return Exported(
         run=str(run),

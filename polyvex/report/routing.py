@@ -6,7 +6,7 @@ from typing import Any
 
 from polyvex.report.routing_charts import draw_routing
 from polyvex.report.token_views import draw_tokens
-from polyvex.rundir import write_whole
+from polyvex.storage import write_text
 from polyvex.training.routing import RoutingFound
 
 TABLE = "routing.json"
@@ -45,7 +45,7 @@ def write_routing(found: RoutingFound, folder: Path, *, png: bool = False) -> tu
             }
         )
     table = {**found.table, "pictures": pictures}
-    write_whole(folder / TABLE, json.dumps(table, indent=1, allow_nan=False))
+    write_text(folder / TABLE, json.dumps(table, indent=1, allow_nan=False))
     draw_routing(table, folder, png=png)
     charts = [folder / f"{name}{ending}" for name in CHARTS for ending in ((".svg", ".png") if png else (".svg",))]
     return table, [folder / TABLE, *charts, *drawn]

@@ -10,7 +10,7 @@ from polyvex.errors import RunError
 from polyvex.report.collect import EvaluationRecord, RunRecord, percent, read_run
 from polyvex.report.grid import AblationRecord, is_ablation, read_ablation, verdict, warnings_of
 from polyvex.report.tables import columns, csv_text, markdown_text
-from polyvex.rundir import write_whole
+from polyvex.storage import write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +77,11 @@ def _write(folder: Path, run: RunRecord | None, ablation: AblationRecord | None)
 
     loud = loud_lines(run, ablation)
     paths = [folder / "report.html"]
-    write_whole(paths[0], render(run, ablation, loud=loud))
+    write_text(paths[0], render(run, ablation, loud=loud))
     if ablation is not None:
         paths += [folder / "results.csv", folder / "results.md"]
-        write_whole(paths[1], csv_text(ablation))
-        write_whole(paths[2], markdown_text(ablation, loud=loud_lines(None, ablation)))
+        write_text(paths[1], csv_text(ablation))
+        write_text(paths[2], markdown_text(ablation, loud=loud_lines(None, ablation)))
     return Written(
         paths=paths,
         evaluations=[_figures(one) for one in run.evaluations] if run else [],

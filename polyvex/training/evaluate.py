@@ -11,7 +11,8 @@ from polyvex.evaluation.partial import PartialAnswers
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
 from polyvex.recipe.schema import Recipe
-from polyvex.rundir import RunDirectory, write_whole
+from polyvex.rundir import RunDirectory
+from polyvex.storage import write_text
 from polyvex.training.lock import hash_data
 from polyvex.training.opened import open_split
 from polyvex.training.routing import expert_load
@@ -125,8 +126,8 @@ def _evaluate(
         "encoder_weights": encoder_weights(model, processor, some, reader) if images else {},
     }
     result = dataclasses.replace(result, extra={**result.extra, **shares})
-    write_whole(path.with_suffix(".jsonl"), result.lines())
-    write_whole(path, json.dumps(result.summary(), indent=2))
+    write_text(path.with_suffix(".jsonl"), result.lines())
+    write_text(path, json.dumps(result.summary(), indent=2))
     partial.done()
     return result
 

@@ -16,7 +16,8 @@ from polyvex.recipe.differences import differences
 from polyvex.recipe.samples import read_split, training_texts
 from polyvex.recipe.schema import Recipe
 from polyvex.recipe.start import Start
-from polyvex.rundir import RunDirectory, store_whole, write_whole
+from polyvex.rundir import RunDirectory, store_whole
+from polyvex.storage import write_text
 from polyvex.training.lock import make_lock
 from polyvex.training.prepare import Prepared, prepare
 
@@ -102,7 +103,7 @@ def _check_lengths(recipe: Recipe, registries: Registries, processor: PolyvexPro
 
 def _check_lock(run: RunDirectory, lock: dict[str, Any], say: Say) -> None:
     if not run.lock.exists():
-        write_whole(run.lock, json.dumps(lock, indent=2))
+        write_text(run.lock, json.dumps(lock, indent=2))
         return
     before = json.loads(run.lock.read_text(encoding="utf-8"))
     for line in differences({key: before[key] for key in VERSIONS}, {key: lock[key] for key in VERSIONS}):

@@ -16,7 +16,8 @@ from polyvex.model.finite import not_finite
 from polyvex.model.start import spoilt_weights, unlike
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.recipe.start import Start, settled, start_of
-from polyvex.rundir import RunDirectory, StageDirectory, store_whole, write_whole
+from polyvex.rundir import RunDirectory, StageDirectory, store_whole
+from polyvex.storage import write_text
 from polyvex.training.abilities import proven
 from polyvex.training.evaluate import describe, evaluate_split
 from polyvex.training.lock import other_encoders
@@ -227,7 +228,7 @@ def _check_first_weights(session: Session, model: PolyvexForConditionalGeneratio
     path = session.run.path / "first_weights.json"
     now = {part: kinds for part, kinds in hashes(model).items() if part == "lm"}
     if not path.exists():
-        write_whole(path, json.dumps(now, indent=2))
+        write_text(path, json.dumps(now, indent=2))
     elif json.loads(path.read_text(encoding="utf-8")) != now:
         raise RunError(
             f"{session.run.path}: the weights of the language model are not those that the run began with. Bring "

@@ -24,7 +24,7 @@ from polyvex.errors import TrainingError
 from polyvex.model.finite import not_finite
 from polyvex.progress import bar, show_beside
 from polyvex.recipe.schema import Recipe, Stage
-from polyvex.rundir import write_whole
+from polyvex.storage import write_text
 
 WINDOW = "window.json"
 """File of a checkpoint with the losses summed since the last line of the log."""
@@ -153,7 +153,7 @@ class KeepWindow(TrainerCallback):
         window = self.trainer.window()
         if state.is_world_process_zero:
             folder = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
-            write_whole(folder / WINDOW, json.dumps(window))
+            write_text(folder / WINDOW, json.dumps(window))
 
 
 class MetricsFile(TrainerCallback):

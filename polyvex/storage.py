@@ -1,0 +1,111 @@
+"""Atomic writes: a reader finds the old file or the new one, never half of it, whatever ends the process."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from polyvex.errors import StorageError
+
+PART = ".part"
+"""Ending of a file or folder that is not complete; one that a killed process left behind may be deleted."""
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk and of a quota that is used up."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by a file with ``text`` in UTF-8; see :func:`write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace ``path`` atomically by a file with ``content``, flushed to the disk; missing folders are created.
+
+    Raises:
+        StorageError: with the code ``disk-full`` if there is no space left.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
+    with space_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Replace ``folder`` by one that ``fill`` has written completely.
+
+    ``fill`` gets an empty folder beside it. The files in it get the permissions of an ordinary new file, whatever the
+    library that wrote them chose.
+    """
+    part = folder.with_name(f"{folder.name}.{os.getpid()}{PART}")
+    with space_for(folder):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            fill(part)
+            share(part)
+            flush(part)
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def share(folder: Path) -> None:
+    """Give every file below ``folder`` the permissions of an ordinary new file (the umask decides).
+
+    Libraries that write through temporary files, safetensors among them, leave files that only their owner can read.
+    """
+    sample = folder / f".permissions.{os.getpid()}{PART}"
+    sample.touch()
+    mode = sample.stat().st_mode & 0o777
+    sample.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
+
+
+def flush(folder: Path) -> None:
+    """Flush every file below ``folder`` to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+
+
+@contextmanager
+def space_for(path: Path) -> Iterator[None]:
+    """Turn a full disk into a :class:`StorageError` that names the place and its free space.
+
+    Raises:
+        StorageError: with the code ``disk-full``.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise full_disk(path) from error
+
+
+def full_disk(path: Path) -> StorageError:
+    """The error for a write to ``path`` that found no space."""
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    return StorageError(
+        f"no space left on the disk of {path} ({free / 2**20:.1f} MiB free). Free some space and run the command "
+        f"again; it continues from what is stored",
+        code="disk-full",
+    )
