@@ -73,6 +73,12 @@ class StorageError(PolyvexError):
     code = "storage"
 
 
+class UnsafeNameError(PolyvexError):
+    """A name or path that a user or a file gives leaves its folder, or cannot be the name of a file."""
+
+    code = "unsafe-name"
+
+
 class TrainingError(PolyvexError):
     """Training went wrong: a frozen part changed, a loss was not finite."""
 

@@ -1,19 +1,80 @@
-"""Atomic writes: a reader finds the old file or the new one, never half of it, whatever ends the process."""
+"""Atomic writes, and names that stay below their folder.
+
+A reader finds the old file or the new one, never half of it, whatever ends the process.
+"""
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from polyvex.errors import StorageError
+from polyvex.errors import StorageError, UnsafeNameError
 
 PART = ".part"
 """Ending of a file or folder that is not complete; one that a killed process left behind may be deleted."""
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of a quota that is used up."""
+
+LONGEST_NAME = 255 - len(".4194304") - len(PART)
+"""Bytes of UTF-8 that a name may have: the limit of common file systems, less the ending of a part."""
+
+DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))]
+)
+"""Names that Windows reserves for devices, with any ending."""
+
+
+def below(folder: Path, name: str, *, nested: bool = False, links: bool = False) -> Path:
+    """The path of ``name`` in ``folder``, checked to stay there.
+
+    Args:
+        folder: The folder; it need not exist.
+        name: A name that a user or a file gives.
+        nested: Accept a relative path with several parts, such as ``images/1.png``, instead of one name. The parts are
+            names of existing files, so names that only Windows or polyvex reserves are accepted too.
+        links: Accept symbolic links that lead out of ``folder``.
+
+    Raises:
+        UnsafeNameError: if the name is empty, absolute, too long, reserved, contains ``..``, a control character or
+            text that UTF-8 cannot encode, or if a symbolic link leads out of ``folder``.
+    """
+    reason = _unsafe(name, nested=nested)
+    path = folder / name if not reason else folder
+    if not reason and not links and not path.resolve().is_relative_to(folder.resolve()):
+        reason = f"it leads out of {folder} through a symbolic link"
+    if reason:
+        raise UnsafeNameError(f"unsafe {'path' if nested else 'name'} {_shown(name)}: {reason}")
+    return path
+
+
+def _unsafe(name: str, *, nested: bool) -> str:
+    """Why ``name`` cannot be used below a folder; empty if it can."""
+    parts = PurePosixPath(name).parts
+    rules = {
+        "it is empty": not parts,
+        "it contains a control character": any(ord(letter) < 0x20 or 0x7F <= ord(letter) < 0xA0 for letter in name),
+        "it contains a lone surrogate, which UTF-8 cannot encode": any(
+            0xD800 <= ord(letter) < 0xE000 for letter in name
+        ),
+        "it is an absolute path; give one relative to its folder": bool(re.match(r"/|[A-Za-z]:([/\\]|$)", name)),
+        "'..' leads out of its folder": ".." in parts,
+        f"it is longer than {LONGEST_NAME} bytes": any(
+            len(part.encode("utf-8", "replace")) > LONGEST_NAME for part in parts
+        ),
+        "a name has no '/' and no '\\'": not nested and ("/" in name or "\\" in name),
+        "it is reserved; choose another one": not nested
+        and (name.lower().split(".")[0] in DEVICES or name.endswith((PART, " ", "."))),
+    }
+    return next((reason for reason, broken in rules.items() if broken), "")
+
+
+def _shown(name: str) -> str:
+    """A name for a message: quoted, without control characters, and short."""
+    return ascii(name if len(name) <= 80 else f"{name[:77]}...")
 
 
 def write_text(path: Path, text: str) -> None:

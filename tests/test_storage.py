@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from polyvex.errors import StorageError
-from polyvex.storage import PART, replace_folder, share, space_for, write_bytes, write_text
+from polyvex.errors import StorageError, UnsafeNameError
+from polyvex.storage import LONGEST_NAME, PART, below, replace_folder, share, space_for, write_bytes, write_text
 
 
 def test_a_written_file_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -80,3 +80,42 @@ def test_files_get_the_permissions_that_the_umask_gives(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    "name", ["test", "0-align", "Größe 2", "fusion=mlp, order=a+b", "x" * LONGEST_NAME, "..a", "nulls"]
+)
+def test_an_ordinary_name_stays_below_its_folder(tmp_path: Path, name: str) -> None:
+    assert below(tmp_path, name) == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", ".", "..", "../x", "a/../../x", "a/b", "a\\b", "/etc/passwd", "C:\\x", "C:", "a\0b", "a\nb", "a\x9bb",
+        "\ud800", "x" * (LONGEST_NAME + 1), "ü" * LONGEST_NAME, "nul", "COM1.json", "x.part", "x.", "x ",
+    ],
+)  # fmt: skip
+def test_a_name_that_leaves_its_folder_or_cannot_be_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnsafeNameError) as caught:
+        below(tmp_path, name)
+    assert caught.value.code == "unsafe-name"
+    assert len(str(caught.value)) < 400
+    assert str(caught.value).isprintable()
+
+
+def test_a_nested_path_may_have_parts_but_no_way_out(tmp_path: Path) -> None:
+    assert below(tmp_path, "images/1.png", nested=True) == tmp_path / "images/1.png"
+    for path in ("../1.png", "images/../../1.png", "/1.png", "images/\0.png", "images/" + "x" * 300):
+        with pytest.raises(UnsafeNameError):
+            below(tmp_path, path, nested=True)
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused_unless_links_are_accepted(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "out").symlink_to(tmp_path)
+    with pytest.raises(UnsafeNameError):
+        below(tmp_path / "run", "out/secret", nested=True)
+    assert below(tmp_path / "run", "out/secret", nested=True, links=True) == tmp_path / "run/out/secret"
+    (tmp_path / "alias").symlink_to(tmp_path / "run")  # the folder itself may be a link
+    assert below(tmp_path / "alias", "x") == tmp_path / "alias/x"
