@@ -25,11 +25,11 @@ class PositionAssigner(nn.Module):
     runs with a common base may reach, too. Padding on either side changes nothing, and each packed text starts at 0.
 
     Args:
-        scheme: of all runs that have none of their own.
+        scheme: the default of all runs that ``own`` does not list; None if it lists every run.
         own: schemes of some runs, by the run's number.
     """
 
-    def __init__(self, scheme: PositionScheme, own: Mapping[int, PositionScheme] | None = None):
+    def __init__(self, scheme: PositionScheme | None, own: Mapping[int, PositionScheme] | None = None):
         super().__init__()
         self.scheme = scheme
         self.own = nn.ModuleDict({str(run): one for run, one in (own or {}).items()})
@@ -43,8 +43,9 @@ class PositionAssigner(nn.Module):
 
     @property
     def schemes(self) -> list[PositionScheme]:
-        """All schemes: the common one, then those of single runs."""
-        return [self.scheme, *(self.of_run(int(run)) for run in self.own)]
+        """All schemes: the default if a run uses it, then those of single runs."""
+        default = [] if self.scheme is None else [self.scheme]
+        return [*default, *(self.of_run(int(run)) for run in self.own)]
 
     def assign(self, layout: SequenceLayout) -> Positions:
         """Give each place its position id (0 on padding), and tell where decoding goes on.
@@ -120,7 +121,7 @@ class PositionAssigner(nn.Module):
         self, values: Float[Tensor, "*images tokens dim"], layout: VisualLayout
     ) -> Float[Tensor, "*images tokens dim"]:
         """Add what the schemes keep in the embeddings of their runs; see :meth:`PositionScheme.embed`."""
-        if not len(self.own):
+        if self.scheme is not None and not len(self.own):
             return self.scheme.embed(values, layout)
         result = values
         for run in layout.run.unique().tolist():

@@ -1,4 +1,4 @@
-"""Build the position schemes that a recipe names: the common one, and those of single encoders."""
+"""Build the position schemes of a recipe: the default, and those that single encoders override it with."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from polyvex.hooks.registry import Registry
 from polyvex.positions.assign import PositionAssigner
 from polyvex.positions.base import PositionScheme
-from polyvex.tokens import VisualLayout
+from polyvex.tokens import TEXT, VisualLayout
 
 
 def build_assigner(
@@ -15,12 +15,14 @@ def build_assigner(
     """Build schemes from their checked tables.
 
     Args:
-        table: of the scheme of all runs.
-        own: tables of schemes of single runs, by the run's number.
+        table: options of the default scheme. It is built only if a run uses it, so that it adds no parameters that
+            never receive a gradient.
+        own: options of the schemes of single runs, by the run's number.
         layout: every run, view and column that an image can have.
         dim: the language model's width.
     """
+    runs = set(layout.run.unique().tolist()) - {TEXT}
     return PositionAssigner(
-        schemes[table.use](table, layout=layout, dim=dim),
+        None if runs <= set(own) else schemes[table.use](table, layout=layout, dim=dim),
         {run: schemes[one.use](one, layout=layout.pick(layout.run == run), dim=dim) for run, one in own.items()},
     )

@@ -61,8 +61,7 @@ def _positions(recipe: Recipe, registries: Registries, layouts: ImageLayouts) ->
     tables += [(f"[[encoders]] {names[index]}.positions", table, [index]) for index, table in own.items()]
     for where, table, served in tables:
         if not served:
-            problems.append(f"{where}: has no effect, since every encoder has positions of its own. Take one out")
-            continue
+            continue  # [positions] is a default, and every encoder overrides it
         if table.base == "common" and runs == 1:
             way = "Take sequential" if table.use == "share_encoder" else "Take base = 'sequential'"
             problems.append(f"{where}: base = 'common' has no effect, since all visual tokens are one run. {way}")

@@ -89,10 +89,6 @@ GRID = {"use": "color-grid", "image_size": 32, "rows": 2, "cols": 4}
             ["fusion.use=woven", "encoders.0.positions={use='share_all'}"],
             "[[encoders]] patchify: positions of its own need a run of its own, but the fusion 'woven' mixes encoders",
         ),
-        (
-            ["encoders.0.positions={use='share_all'}", "encoders.1.positions={use='share_row'}"],
-            "[positions]: has no effect, since every encoder has positions of its own",
-        ),
         (["encoders.0.reduce={use='perceiver', heads=3}"], "[[encoders]] #1 (patchify).reduce: perceiver.heads = 3"),
         (["lm.attention=flash"], "[lm]: attention = 'flash' is refused: flash attention cuts a row into texts"),
     ],
@@ -112,6 +108,7 @@ def test_what_has_no_effect_or_cannot_be_is_refused(
         ["fusion.separator=text", "fusion.separator_text=' | '"],
         ["positions.base=common"],
         ["encoders.0.positions={use='share_all', base='common'}"],
+        ["encoders.0.positions={use='share_all'}", "encoders.1.positions={use='share_row'}"],
         ["encoders.0.reduce={use='average_pool'}"],
         ["fusion.use=woven"],
         ["lm.attention=flex"],
