@@ -3,11 +3,11 @@
 import inspect
 import os
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from polyvex.moe.routers import Router
     from polyvex.positions.base import PositionScheme
     from polyvex.reducers.base import Reducer
+
+T = TypeVar("T")
 
 DISABLE = "POLYVEX_DISABLE_PLUGINS"
 """Environment variable: names of plugins to leave out, separated by commas."""
@@ -63,6 +65,20 @@ class Registries:
     datasets: "Registry[Dataset]"
     metrics: "Registry[Metric]"
     plugins: list[PluginStatus]
+    _derived: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def derive(self, make: Callable[["Registries"], T]) -> T:
+        """Return ``make(self)``, computed once for the components that are registered now.
+
+        For classes that depend on all components: building them takes much longer than using them. A component that
+        is registered later leads to a new result.
+        """
+        registries: list[Registry[Any]] = [getattr(self, kind) for kind in KINDS]
+        components = [(name, entry.component) for one in registries for name, entry in one.entries.items()]
+        key = (make, *components, *(name for one in registries for name in one.clashes))
+        if key not in self._derived:
+            self._derived[key] = make(self)
+        return self._derived[key]
 
     def broken(self) -> list[PluginStatus]:
         """Plugins that are installed but could not be loaded, or not whole."""

@@ -56,7 +56,7 @@ class EncoderKeys(Options):
     )
     positions: Any = Field(
         default=None,
-        description="A position scheme for this encoder alone; that of [positions] if left out or false.",
+        description="Position scheme of this encoder; overrides [positions], which is the default for all encoders.",
     )
 
 
@@ -188,7 +188,7 @@ def _like(name: str, **more: Any) -> Any:
 
 def json_schema(registries: Registries) -> dict[str, Any]:
     """JSON schema of recipes for editors; covers the plugins that are installed now."""
-    schema = recipe_model(registries).model_json_schema()
+    schema = registries.derive(recipe_model).model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "polyvex recipe"}
 
 

@@ -63,7 +63,7 @@ def parse_recipe(
     """
     registries = registries or load_registries()
     data, problems = apply_overrides(dict(raw), overrides)
-    model = recipe_model(registries)
+    model = registries.derive(recipe_model)
     try:
         recipe = model.model_validate(data)
     except ValidationError as error:

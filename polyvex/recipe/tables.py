@@ -36,4 +36,4 @@ def read_table(
 
 def read_encoder(registries: Registries, raw: Mapping[str, Any], *, origin: str = "") -> Any:
     """As :func:`read_table`, for the table of an encoder with the keys that every encoder has."""
-    return read_table(registries.encoders, raw, keys=encoder_keys(registries), origin=origin)
+    return read_table(registries.encoders, raw, keys=registries.derive(encoder_keys), origin=origin)

@@ -8,6 +8,7 @@ from polyvex.ablation.planner import combinations, plan_cells, recipe_id
 from polyvex.errors import RecipeError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
+from polyvex.recipe.model import recipe_model
 
 Make = Callable[..., Recipe]
 
@@ -168,3 +169,28 @@ def test_frozen_and_learning_encoders_can_be_compared_in_one_grid(tiny_recipe: M
     cells = plan_cells(tiny_recipe(), registries, axes={"set": [{}, learns]})
     assert [cell.recipe.encoders[0].tune for cell in cells] == ["frozen", "lora"]
     assert [cell.recipe.stages[1].trains for cell in cells] == [["connector", "lm"], ["connector", "encoders", "lm"]]
+
+
+def test_the_recipe_classes_are_built_once_for_all_cells(
+    tiny_recipe: Make, registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[type[Recipe]] = []
+
+    def build(found: Registries) -> type[Recipe]:
+        built.append(recipe_model(found))
+        return built[-1]
+
+    monkeypatch.setattr("polyvex.recipe.read.recipe_model", build)
+    cells = plan_cells(tiny_recipe(), registries, axes={"stages.tune.steps": [3, 4, 5]})
+    assert len(built) == 1
+    assert {type(cell.recipe) for cell in cells} == set(built)
+    assert len({type(table) for cell in cells for table in cell.recipe.encoders}) == 2  # patchify and color-grid
+
+
+def test_a_default_scheme_that_every_encoder_overrides_changes_no_cell(
+    tiny_recipe: Make, registries: Registries
+) -> None:
+    own = [f"encoders.{index}.positions={{use='share_all'}}" for index in (0, 1)]
+    with pytest.raises(RecipeError) as caught:
+        plan_cells(tiny_recipe(*own), registries, axes={"positions": ["sequential", "share_row"]})
+    assert len(caught.value.problems) == 1

@@ -11,6 +11,7 @@ from polyvex.errors import PluginError
 from polyvex.fusion import Fusion, MLPFusion, register_fusions
 from polyvex.hooks import hookimpl, manager
 from polyvex.hooks.manager import BUILT_IN, KINDS, PluginStatus, Registries, load_registries
+from polyvex.hooks.registry import Plugin
 from polyvex.positions.schemes import Sequential
 
 Install = Callable[..., None]
@@ -321,3 +322,22 @@ def test_a_plugin_that_skips_itself_like_a_test_stops_nobody(install: Install) -
 
     install(mine=Skipped("not here"), other=plugin(register_fusions={"b": MLPFusion}))
     assert [status.plugin.name for status in load_registries().broken()] == ["mine"]
+
+
+def test_a_derived_value_is_computed_once_for_the_registered_components() -> None:
+    registries = load_registries(third_party=False)
+    seen: list[list[str]] = []
+
+    def names(found: Registries) -> list[str]:
+        seen.append(found.position_schemes.names())
+        return seen[-1]
+
+    assert registries.derive(names) is registries.derive(names)
+    assert len(seen) == 1
+    late = Plugin(name="late", distribution="late", version="1")
+    registries.position_schemes.add("late", Sequential, late)
+    assert "late" in registries.derive(names)
+    with pytest.raises(PluginError):  # now nobody can tell which of the two is meant
+        registries.position_schemes.add("late", Sequential, Plugin(name="later", distribution="later", version="1"))
+    assert "late" not in registries.derive(names)
+    assert len(seen) == 3
