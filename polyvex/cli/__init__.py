@@ -1,6 +1,8 @@
 """The command line. ``polyvex --help`` imports neither torch nor transformers."""
 
+import io
 import sys
+import traceback
 
 from polyvex.errors import PolyvexError
 
@@ -16,7 +18,17 @@ NO_MEMORY = "failed: this machine has not enough memory for it; polyvex plan tel
 
 def main() -> None:
     """Run the command line and leave with its exit code: 0 done, 1 failed, 2 wrong input."""
-    sys.exit(run(sys.argv[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 must not end the command
+    try:
+        code = run(sys.argv[1:])
+    except Exception:  # only --debug lets one through
+        from polyvex.cli.output import echo_error
+
+        echo_error(traceback.format_exc(), nl=False)
+        code = FAILED
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -24,6 +36,7 @@ def run(arguments: list[str]) -> int:
     import typer
 
     from polyvex.cli.app import app
+    from polyvex.cli.output import echo_error
 
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -32,21 +45,23 @@ def run(arguments: list[str]) -> int:
     except PolyvexError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        echo_error(f"error: {error}")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except Exception as error:
         # Wrong usage: typer carries a click of its own, whose exceptions have no public name.
         if show := getattr(error, "show", None):
-            show()
+            usage = io.StringIO()
+            show(file=usage)
+            echo_error(usage.getvalue(), nl=False)
             return WRONG_INPUT
         if debug:
             raise
         if isinstance(error, OSError) and error.filename is not None:  # a path that somebody gave
-            print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+            echo_error(f"error: {error.strerror}: {error.filename}")
             return WRONG_INPUT
-        print(_failure(error), file=sys.stderr)
+        echo_error(_failure(error))
         return FAILED
     return _interrupted() if code == INTERRUPTED else code
 
@@ -59,5 +74,7 @@ def _failure(error: Exception) -> str:
 
 
 def _interrupted() -> int:
-    print("\nstopped. What was finished is kept", file=sys.stderr)
+    from polyvex.cli.output import echo_error
+
+    echo_error("\nstopped. What was finished is kept")
     return FAILED

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from polyvex.cli.options import AsJson, CacheFolder, Changes, Quiet, RecipeFile
-from polyvex.cli.output import installed, print_json, print_table
+from polyvex.cli.output import echo, installed, print_json, print_table
 
 
 def ablate(
@@ -33,11 +33,11 @@ def ablate(
     registries = installed()
     checked = read_recipe(recipe, overrides=changes or (), registries=registries, out=out)
     axes = dict(parse_axis(text) for text in axis or [])
-    say = (lambda _: None) if as_json else typer.echo
+    say = (lambda _: None) if as_json else echo
     try:
         outcome = run_cells(checked, registries, out, axes=axes, seeds=seeds, cache=folder, say=say, progress=not quiet)
     except Stopped as stopped:
-        typer.echo(f"{stopped}. Go on with the same command", err=True)
+        echo(f"{stopped}. Go on with the same command", err=True)
         raise typer.Exit(1) from None
     if as_json:
         print_json({"results": [result.as_dict() for result in outcome.results], "failed": outcome.failed})
@@ -45,7 +45,7 @@ def ablate(
         from polyvex.ablation.table import result_rows
 
         print_table(result_rows(outcome.results), empty="no cell was finished")
-        typer.echo(f"the report: polyvex report {out}")
+        echo(f"the report: polyvex report {out}")
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -58,4 +58,4 @@ def report(
     from polyvex.report import write_report
 
     written = write_report(folder)
-    print_json(written.as_dict()) if as_json else typer.echo(str(written))
+    print_json(written.as_dict()) if as_json else echo(str(written))

@@ -3,6 +3,7 @@
 import typer
 
 from polyvex.cli import ablations, authors, export, listings, positions, recipes, routing, runs
+from polyvex.cli.output import echo
 
 app = typer.Typer(
     name="polyvex",
@@ -57,5 +58,5 @@ def root(
     if version:
         from importlib.metadata import version as version_of
 
-        typer.echo(version_of("polyvex"))
+        echo(version_of("polyvex"))
         raise typer.Exit

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from polyvex.cli.options import AsJson
-from polyvex.cli.output import print_json
+from polyvex.cli.output import echo, print_json
 from polyvex.scaffold import Kind
 
 
@@ -22,11 +22,11 @@ def new(
     from polyvex.scaffold.write import write_plugin
 
     plugin, folder, files = write_plugin(name, kind, out, registries=load_registries())
-    typer.echo(f"wrote {plugin.distribution} to {folder}:")
+    echo(f"wrote {plugin.distribution} to {folder}:")
     for file in files:
-        typer.echo(f"  {file}")
-    typer.echo(f"install it: pip install --editable {folder}")
-    typer.echo(f"check it:   polyvex plugins test {plugin.name}")
+        echo(f"  {file}")
+    echo(f"install it: pip install --editable {folder}")
+    echo(f"check it:   polyvex plugins test {plugin.name}")
 
 
 def check(
@@ -55,12 +55,12 @@ def check(
     ):
         outcomes.append(outcome)
         if not as_json:
-            typer.echo(str(outcome))
+            echo(str(outcome))
     failed = sorted({outcome.component for outcome in outcomes if outcome.state == "FAILED"})
     if as_json:
         print_json([vars(outcome) for outcome in outcomes])
     else:
         passed = sum(outcome.state == "ok" for outcome in outcomes)
-        typer.echo(f"{passed} checks passed" + (f"; FAILED: {', '.join(failed)}" if failed else ""))
+        echo(f"{passed} checks passed" + (f"; FAILED: {', '.join(failed)}" if failed else ""))
     if failed:
         raise typer.Exit(1)

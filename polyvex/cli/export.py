@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from polyvex.cli.options import AsJson, RunFolder
-from polyvex.cli.output import installed, print_json
+from polyvex.cli.output import echo, installed, print_json
 
 
 def export(
@@ -27,4 +27,4 @@ def export(
 
     quiet_libraries()
     done = export_run(run, to, out, copy_dense=copy_dense, registries=installed())
-    print_json(done.as_dict()) if as_json else typer.echo(str(done))
+    print_json(done.as_dict()) if as_json else echo(str(done))

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 
 from polyvex.cli.options import AsJson
-from polyvex.cli.output import installed, print_json, print_table
+from polyvex.cli.output import echo, installed, print_json, print_table
 
 
 def list_plugins(as_json: AsJson = False) -> None:
@@ -21,7 +21,7 @@ def list_plugins(as_json: AsJson = False) -> None:
     print_table([{**row, "hooks": ", ".join(row["hooks"])} for row in rows])
     for row, reason in zip(rows, reasons, strict=True):
         if reason:
-            typer.echo(f"{row['state'].upper()} {row['name']}: {reason}")
+            echo(f"{row['state'].upper()} {row['name']}: {reason}")
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -34,9 +34,9 @@ def doctor(as_json: AsJson = False) -> None:
         print_json(findings)
     else:
         for finding in findings:
-            typer.echo(f"{finding['state']:8}  {finding['what']}")
+            echo(f"{finding['state']:8}  {finding['what']}")
             for line in str(finding["details"]).splitlines():
-                typer.echo(f"          {line}")
+                echo(f"          {line}")
     if any(finding["state"] == "broken" for finding in findings):
         raise typer.Exit(1)
 
@@ -92,11 +92,11 @@ def _components(field: str, as_json: bool, rows_of: Any = None) -> None:
         print_json(rows)
         return
     for row in rows:
-        typer.echo(f"{row['name']}  {row['summary']}")
+        echo(f"{row['name']}  {row['summary']}")
         for key, value in row.items():
             if key not in ("name", "summary", "options"):
-                typer.echo(f"    {key}: {value}")
+                echo(f"    {key}: {value}")
         for option in row["options"]:
-            typer.echo(f"    {option['name']} = {option['default']}   {option['description']}")
+            echo(f"    {option['name']} = {option['default']}   {option['description']}")
     if not rows:
-        typer.echo(f"no {registry.kind} is installed")
+        echo(f"no {registry.kind} is installed")

@@ -1,15 +1,41 @@
-"""Print tables and JSON."""
+"""The one place that writes to the terminal: lines, tables, JSON and questions, with unsafe characters escaped."""
 
 import json
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from polyvex.printable import one_line, printable, printable_json
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from polyvex.hooks.manager import Registries
+
+
+def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print ``text`` with unsafe characters escaped; see :func:`polyvex.printable.printable`."""
+    typer.echo(printable(text), err=err, nl=nl)
+
+
+echo_error = partial(echo, err=True)
+"""Print to stderr."""
+
+
+def prompt(text: str, **options: Any) -> str:
+    """Ask a question on the terminal; Ctrl-C aborts the command."""
+    return typer.prompt(printable(text), **options)
+
+
+def console() -> "Console":
+    """A console for colored text; markup is off, and the caller passes only printable text."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def installed() -> "Registries":
@@ -19,27 +45,27 @@ def installed() -> "Registries":
     registries = load_registries()
     for status in registries.plugins:
         if status.state in ("broken", "unknown"):
-            typer.echo(f"{status.state.upper()} plugin {status.plugin}: {status.reason}", err=True)
+            echo(f"{status.state.upper()} plugin {status.plugin}: {status.reason}", err=True)
     return registries
 
 
 def print_json(value: Any) -> None:
     """Print plain data as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    typer.echo(printable_json(json.dumps(value, indent=2, ensure_ascii=False, default=str)))
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], *, empty: str = "none") -> None:
     """Print rows as columns that fit the terminal; the last column is wrapped under itself."""
     if not rows:
-        typer.echo(empty)
+        echo(empty)
         return
     heads = list(rows[0])
-    cells = [[str(row[head]) for head in heads] for row in rows]
+    cells = [[one_line(row[head]) for head in heads] for row in rows]
     widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
     room = max(24, shutil.get_terminal_size((100, 24)).columns - sum(widths[:-1]) - 2 * len(widths[:-1]))
     for line in [heads, *cells]:
         wrapped = textwrap.wrap(line[-1], room) or [""]
         start = "  ".join(cell.ljust(width) for cell, width in zip(line[:-1], widths[:-1], strict=True))
-        typer.echo(f"{start}  {wrapped[0]}".rstrip())
+        echo(f"{start}  {wrapped[0]}".rstrip())
         for more in wrapped[1:]:
-            typer.echo(" " * (len(start) + 2) + more)
+            echo(" " * (len(start) + 2) + more)

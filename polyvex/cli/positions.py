@@ -8,7 +8,8 @@ import typer
 
 from polyvex.cli.listings import positions as list_positions
 from polyvex.cli.options import AsJson, Changes, RecipeFile
-from polyvex.cli.output import installed, print_json
+from polyvex.cli.output import console, echo, installed, print_json
+from polyvex.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +51,7 @@ def show(
     checked = read_recipe(recipe, overrides=changes or (), registries=registries)
     found = position_map(checked, registries, size=_size(size))
     if size and found.size is None:
-        typer.echo(f"--size {size} makes no difference: all images have the same visual tokens here", err=True)
+        echo(f"--size {size} makes no difference: all images have the same visual tokens here", err=True)
     for path in picture or ():
         from polyvex.report.position_chart import draw_positions
 
@@ -64,10 +65,10 @@ def show(
             }
         )
         return
-    typer.echo(describe(found))
+    echo(describe(found))
     _print_panels(found.panels)
     for path in picture or ():
-        typer.echo(f"drawn: {path}")
+        echo(f"drawn: {path}")
 
 
 def _check_ending(path: Path) -> None:
@@ -86,19 +87,17 @@ def _size(text: str) -> tuple[int, int] | None:
 
 
 def _print_panels(panels: "list[Panel]") -> None:
-    from rich.console import Console
-
     from polyvex.plan.positions import spread
 
-    console = Console(highlight=False)
+    terminal = console()
     low, high = spread(panels)
     for panel in panels:
-        console.print(f"\n{panel.title}", style="bold")
-        step = -(-panel.places.shape[1] // max(16, console.width - 2))
+        terminal.print(f"\n{printable(panel.title)}", style="bold")
+        step = -(-panel.places.shape[1] // max(16, terminal.width - 2))
         for row in panel.places:
-            console.print(_line(row[::step], low=low, high=max(high, low + 1)), soft_wrap=True)
+            terminal.print(_line(row[::step], low=low, high=max(high, low + 1)), soft_wrap=True)
         if step > 1:
-            console.print(f"  every {step}th column", style="dim")
+            terminal.print(f"  every {step}th column", style="dim")
 
 
 def _line(row: "Iterable[float]", *, low: float, high: float) -> "Text":

@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-import typer
-
+from polyvex.cli.output import echo, prompt
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import Registry
 from polyvex.recipe.compose import MOE_CHOICES, Choices
@@ -27,46 +26,46 @@ def ask_choices(registries: Registries) -> Choices:
 def ask_file(name: str) -> Path:
     """Where to write the recipe; a file that is there is not overwritten."""
     while True:
-        path = Path(typer.prompt("file to write", default=f"{name}.toml"))
+        path = Path(prompt("file to write", default=f"{name}.toml"))
         if not path.exists():
             return path
-        typer.echo(f"{path} exists; choose another file")
+        echo(f"{path} exists; choose another file")
 
 
 def _name() -> str:
     while True:
-        given = typer.prompt("name of the recipe", default="my-recipe")
+        given = prompt("name of the recipe", default="my-recipe")
         if re.fullmatch(NAME, given):
             return given
-        typer.echo("a name has small letters, digits, dots, dashes and underscores, and begins with a letter or digit")
+        echo("a name has small letters, digits, dots, dashes and underscores, and begins with a letter or digit")
 
 
 def _encoders(registries: Registries) -> list[str]:
     _print(registries.encoders)
     while True:
-        given = typer.prompt("encoders, in order, with spaces between")
+        given = prompt("encoders, in order, with spaces between")
         names = given.replace(",", " ").split()
         unknown = [name for name in names if name not in registries.encoders]
         if names and not unknown:
             return names
-        typer.echo(f"unknown: {', '.join(unknown) or 'nothing given'}. Known: {', '.join(registries.encoders.names())}")
+        echo(f"unknown: {', '.join(unknown) or 'nothing given'}. Known: {', '.join(registries.encoders.names())}")
 
 
 def _one(word: str, registry: Registry, default: str, *, free: str = "") -> str:
     _print(registry)
     while True:
-        given = typer.prompt(f"{word} {free}".strip(), default=default)
+        given = prompt(f"{word} {free}".strip(), default=default)
         if given in registry or (free and Path(given).is_dir()) or ("owner/name" in free and "/" in given):
             return given
-        typer.echo(f"unknown {word} '{given}'. Known: {', '.join(registry.names())}")
+        echo(f"unknown {word} '{given}'. Known: {', '.join(registry.names())}")
 
 
 def _word(question: str, words: tuple[str, ...], default: str) -> str:
     while True:
-        given = typer.prompt(f"{question} ({', '.join(words)})", default=default)
+        given = prompt(f"{question} ({', '.join(words)})", default=default)
         if given in words:
             return given
-        typer.echo(f"expected one of {', '.join(words)}")
+        echo(f"expected one of {', '.join(words)}")
 
 
 def _first(registry: Registry) -> str:
@@ -76,4 +75,4 @@ def _first(registry: Registry) -> str:
 
 def _print(registry: Registry) -> None:
     for entry in registry:
-        typer.echo(f"  {entry.name}: {entry.component.summary}")
+        echo(f"  {entry.name}: {entry.component.summary}")

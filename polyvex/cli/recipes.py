@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from polyvex.cli.options import AsJson, CacheFolder, Changes, RecipeFile
-from polyvex.cli.output import installed, print_json
+from polyvex.cli.output import echo, installed, print_json
 
 
 def compose(
@@ -41,11 +41,11 @@ def compose(
         output = output or ask_file(choices.name)
     text = compose_recipe(choices, registries, overrides=changes or (), file=output)
     if output is None:
-        typer.echo(text, nl=False)
+        echo(text, nl=False)
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
-    typer.echo(f"wrote {output}. What it costs: polyvex plan {output}")
+    echo(f"wrote {output}. What it costs: polyvex plan {output}")
 
 
 def show(recipe: RecipeFile, changes: Changes = None, as_json: AsJson = False) -> None:
@@ -54,7 +54,7 @@ def show(recipe: RecipeFile, changes: Changes = None, as_json: AsJson = False) -
     from polyvex.rundir import dump_recipe
 
     checked = read_recipe(recipe, overrides=changes or (), registries=installed())
-    print_json(checked.dump()) if as_json else typer.echo(dump_recipe(checked), nl=False)
+    print_json(checked.dump()) if as_json else echo(dump_recipe(checked), nl=False)
 
 
 def schema() -> None:
@@ -71,6 +71,6 @@ def plan(recipe: RecipeFile, changes: Changes = None, folder: CacheFolder = None
 
     registries = installed()
     found = make_plan(read_recipe(recipe, overrides=changes or (), registries=registries), registries, cache=folder)
-    print_json(found.as_dict()) if as_json else typer.echo(str(found))
+    print_json(found.as_dict()) if as_json else echo(str(found))
     if found.problems:
         raise typer.Exit(2)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from polyvex.cli.options import AsJson, CacheFolder, Quiet, RunFolder
-from polyvex.cli.output import installed, print_json
+from polyvex.cli.output import echo, echo_error, installed, print_json
 
 
 def routing(
@@ -40,12 +40,12 @@ def routing(
         changes=changes or (),
         cache=folder,
         registries=installed(),
-        say=lambda line: typer.echo(line, err=True),
+        say=echo_error,
         progress=not quiet,
     )
     table, files = write_routing(found, out or run / "routing", png=png)
     if as_json:
         print_json(json.loads(json.dumps(table)))
         return
-    typer.echo(describe_routing(table))
-    typer.echo(f"written: {', '.join(str(path) for path in files)}")
+    echo(describe_routing(table))
+    echo(f"written: {', '.join(str(path) for path in files)}")

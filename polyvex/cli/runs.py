@@ -1,13 +1,12 @@
 """``polyvex cache``, ``train``, ``eval``, ``ask``: from a recipe to answers."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from polyvex.cli.options import AsJson, CacheFolder, Changes, Quiet, RecipeFile, RunFolder
-from polyvex.cli.output import installed, print_json
+from polyvex.cli.output import echo, echo_error, installed, print_json
 
 
 def cache(recipe: RecipeFile, changes: Changes = None, folder: CacheFolder = None, quiet: Quiet = False) -> None:
@@ -17,7 +16,7 @@ def cache(recipe: RecipeFile, changes: Changes = None, folder: CacheFolder = Non
 
     registries = installed()
     checked = read_recipe(recipe, overrides=changes or (), registries=registries)
-    typer.echo(str(prepare(checked, registries, folder=folder, progress=not quiet).report))
+    echo(str(prepare(checked, registries, folder=folder, progress=not quiet).report))
 
 
 def train(
@@ -37,9 +36,9 @@ def train(
     registries = installed()
     checked = read_recipe(recipe, overrides=changes or (), registries=registries, out=out)
     try:
-        run_stages(checked, out, registries=registries, cache=folder, say=typer.echo, progress=not quiet)
+        run_stages(checked, out, registries=registries, cache=folder, say=echo, progress=not quiet)
     except Stopped as stopped:
-        typer.echo(f"{stopped}. Go on with the same command", err=True)
+        echo(f"{stopped}. Go on with the same command", err=True)
         raise typer.Exit(1) from None
 
 
@@ -56,12 +55,12 @@ def evaluate(
     from polyvex.training.quiet import quiet_libraries
 
     quiet_libraries()
-    say = partial(typer.echo, err=True)
+    say = echo_error
     registries = installed()
     result = evaluate_run(
         run, split=split, limit=limit, cache=folder, registries=registries, say=say, progress=not quiet
     )
-    print_json(result.summary()) if as_json else typer.echo(describe(result))
+    print_json(result.summary()) if as_json else echo(describe(result))
 
 
 def ask(
@@ -78,4 +77,4 @@ def ask(
 
     quiet_libraries()
     answer = load(run, registries=installed()).ask(image, question)
-    print_json({"image": image, "question": question, "answer": answer.text}) if as_json else typer.echo(answer.text)
+    print_json({"image": image, "question": question, "answer": answer.text}) if as_json else echo(answer.text)
