@@ -1,4 +1,7 @@
-"""Text that is safe to show: a terminal must not obey what a run, a recipe, a model or a file name contains."""
+"""Text that is safe to show and to export.
+
+Neither a terminal, nor a spreadsheet, nor a Markdown page may obey the text of a run, a recipe, a model or a file name.
+"""
 
 import re
 from typing import Any
@@ -14,6 +17,19 @@ UNSAFE = re.compile(
     "]"
 )
 """Characters that control a terminal, hide or reorder text, or cannot be encoded."""
+
+FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a formula begins in spreadsheets; the last four are the full-width forms."""
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+
+MARKDOWN = re.compile(
+    r"[\\`*\[\]<>|~&$@]"  # code, emphasis, links, HTML, cells, strikethrough, entities, mathematics, mentions
+    r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis; inside a word an underscore is only an underscore
+    r"|:(?=//)|(?<=\bwww)\."  # addresses that GitHub links by itself
+    r"|^[#+\-=](?=[\s#+\-=]|$)",  # headings, lists and rules
+    re.IGNORECASE,
+)
 
 
 def printable(text: Any) -> str:
@@ -32,6 +48,20 @@ def one_line(text: Any) -> str:
 def printable_json(text: str) -> str:
     r"""JSON with every unsafe character written as ``\uXXXX``: it is safe to show and means the same."""
     return UNSAFE.sub(lambda found: _utf16(ord(found[0])), text)
+
+
+def csv_cell(text: Any) -> str:
+    """Text for a cell of a CSV file, with an apostrophe in front where a spreadsheet would calculate a formula.
+
+    Numbers stay as they are, negative ones too. Source: OWASP, "CSV Injection".
+    """
+    cell = printable(text)
+    return f"'{cell}" if cell.lstrip(" ").startswith(FORMULA) and not NUMBER.fullmatch(cell) else cell
+
+
+def markdown(text: Any) -> str:
+    """One line of Markdown text that shows ``text`` literally: no table cell, link, image, HTML or emphasis in it."""
+    return MARKDOWN.sub(r"\\\g<0>", one_line(text))
 
 
 def _utf16(code: int) -> str:

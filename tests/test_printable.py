@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from polyvex.printable import one_line, printable, printable_json
+from polyvex.printable import csv_cell, markdown, one_line, printable, printable_json
 
 HOSTILE = {
     "\x1b[2J": r"\x1b[2J",
@@ -43,3 +43,38 @@ def test_json_means_the_same_and_is_safe_to_show() -> None:
     shown = printable_json(json.dumps(text, ensure_ascii=False))
     assert json.loads(shown) == text
     assert printable(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1+1", "-1-1", "@SUM(A1)", "\t=1", "\n=1", "  =1", "\uff1d1", "=cmd|' /C calc'!A0"]
+)
+def test_a_formula_in_a_csv_cell_is_quoted(text: str) -> None:
+    assert csv_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["-0.25", "+3", "1e-3", "-1.5E+2", "fusion=mlp", "a-b", "", "x"])
+def test_numbers_and_ordinary_text_stay_in_csv(text: str) -> None:
+    assert csv_cell(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a|b", r"a\|b"),
+        ("[x](javascript:1)", r"\[x\](javascript:1)"),
+        ("![x](y)", r"!\[x\](y)"),
+        ("<script>", r"\<script\>"),
+        ("a\n# b", "a # b"),
+        ("# b", r"\# b"),
+        ("`rm`", r"\`rm\`"),
+        ("http://a.b", r"http\://a.b"),
+        ("WWW.a.b", r"WWW\.a.b"),
+        ("&lt;", r"\&lt;"),
+        ("*a* _b_ c_d ~e~", r"\*a\* \_b\_ c_d \~e\~"),
+        ("a\\|b", r"a\\\|b"),
+        ("\x1b[1m", r"\\x1b\[1m"),
+        ("order=a+b, 79.70% to -1.50%", "order=a+b, 79.70% to -1.50%"),
+    ],
+)
+def test_markdown_shows_text_literally(text: str, shown: str) -> None:
+    assert markdown(text) == shown

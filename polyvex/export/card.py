@@ -1,5 +1,6 @@
 """README.md of an export: where it came from and what it is, in plain facts."""
 
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import tomlkit
 
 from polyvex.export.families import Family
+from polyvex.printable import markdown, one_line, printable
 
 CARD = """\
 ---
@@ -17,7 +19,7 @@ pipeline_tag: text-generation
 
 # {name}
 
-The language model of a vision-language model that was trained with polyvex {version}, recipe `{name}`. It is the
+The language model of a vision-language model that was trained with polyvex {version}, recipe {name}. It is the
 language model alone: encoders, fusion and position scheme are not here, so it sees no images.
 
 - family: `{family}` (`{architecture}` of transformers), {parameters:,} parameters
@@ -36,8 +38,7 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 
 The tables of the recipe that made the language model:
 
-```toml
-{tables}```
+{tables}
 """
 
 
@@ -64,7 +65,7 @@ def card(
     layers, have = ("layers", "have") if len(copied) > 1 else ("layer", "has")
     where = f"{layers} {', '.join(map(str, copied))}"
     return CARD.format(
-        name=recipe["name"],
+        name=markdown(recipe["name"]),
         version=version("polyvex"),
         family=family.name,
         architecture=type(model).__name__,
@@ -74,13 +75,25 @@ def card(
         copied=f"; {where} had none in the run, and {have} equal copies of a network here" if copied else "",
         gap=gap,
         scale=scale,
-        tokens=f"- left out of the tokenizer, since the embeddings lack it: `{'`, `'.join(dropped)}`\n"
+        tokens=f"- left out of the tokenizer, since the embeddings lack it: `{'`, `'.join(map(_code, dropped))}`\n"
         if dropped
         else "",
-        tables=tomlkit.dumps({name: _public(recipe[name]) for name in ("lm", "moe") if name in recipe}),
+        tables=_fenced(tomlkit.dumps({name: _public(recipe[name]) for name in ("lm", "moe") if name in recipe})),
     )
 
 
 def _public(table: Mapping[str, Any]) -> dict[str, Any]:
     """A table without files and folders of the machine that trained."""
     return {key: value for key, value in table.items() if not (isinstance(value, str) and Path(value).is_absolute())}
+
+
+def _code(text: str) -> str:
+    """Text for a code span: it cannot end the span."""
+    return one_line(text).replace("`", "'")
+
+
+def _fenced(text: str) -> str:
+    """TOML as a code block, with a fence longer than any inside."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}toml\n{printable(text)}{fence}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from polyvex.ablation.compare import Result
 from polyvex.ablation.table import result_rows
+from polyvex.printable import csv_cell, markdown, one_line
 from polyvex.report.grid import HOW, AblationRecord, verdict
 
 NUMBERS = ("visual_tokens", "positions_used", "questions", "accuracy", "low", "high")
@@ -22,14 +23,14 @@ def csv_text(ablation: AblationRecord) -> str:
     axes = axis_names(ablation.results)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, ["cell", *axes, *NUMBERS, *DIFFERENCE, "seeds", "by_seed"], lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({name: csv_cell(name) for name in writer.fieldnames})
     for result in ablation.results:
         numbers = (result.visual_tokens, result.positions, result.questions, result.accuracy, *result.interval)
         gap = (result.difference, *result.difference_interval) if result.difference_interval else ("", "", "")
         writer.writerow(
             {
-                "cell": result.label,
-                **{name: plain(value) for name, value in result.values.items()},
+                "cell": csv_cell(result.label),
+                **{name: csv_cell(plain(value)) for name, value in result.values.items()},
                 **dict(zip(NUMBERS, numbers, strict=True)),
                 **dict(zip(DIFFERENCE, gap, strict=True)),
                 "seeds": json.dumps(result.seeds),
@@ -52,23 +53,23 @@ def plain(value: Any) -> str:
 def markdown_text(ablation: AblationRecord, *, loud: Sequence[str]) -> str:
     """The table for a README or a paper's notes; what must not be overlooked stands above, how it is made below."""
     rows = result_rows(ablation.results)
-    lines = [f"**{sentence}**\n" for sentence in loud]
+    lines = [f"**{markdown(sentence)}**\n" for sentence in loud]
     if rows:
         heads = list(rows[0])
-        lines += [_markdown_row(heads), _markdown_row(["---", *["---:"] * (len(heads) - 1)])]
+        lines += [_markdown_row(heads), "| " + " | ".join(["---", *["---:"] * (len(heads) - 1)]) + " |"]
         lines += [_markdown_row([row[head] for head in heads]) for row in rows]
         lines.append("")
-    return "\n".join([*lines, verdict(ablation.results), "", HOW, ""])
+    return "\n".join([*lines, markdown(verdict(ablation.results)), "", HOW, ""])
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(markdown(cell) for cell in cells) + " |"
 
 
 def columns(rows: Sequence[dict[str, str]]) -> list[str]:
     """Rows as aligned text; all columns but the first to the right."""
     heads = list(rows[0])
-    cells = [heads, *([row[head] for head in heads] for row in rows)]
+    cells = [heads, *([one_line(row[head]) for head in heads] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(heads))]
     return ["  ".join(_aligned(line, widths)).rstrip() for line in cells]
 

@@ -72,6 +72,19 @@ def test_a_bar_in_a_label_does_not_break_the_markdown(tmp_path: Path) -> None:
     assert "| x\\|y | 12 |" in (folder / "results.md").read_text(encoding="utf-8")
 
 
+def test_hostile_values_stay_text_in_csv_and_markdown(tmp_path: Path) -> None:
+    attack = "=HYPERLINK(1)|[x](http://y)<img src=x>\x1b[2J\nz"
+    folder = write_ablation(tmp_path / "grid", [{**group("a", [A, A]), "label": attack, "values": {"=axis": attack}}])
+    write_report(folder)
+    with (folder / "results.csv").open(newline="", encoding="utf-8") as stream:
+        row = next(csv.DictReader(stream))
+    assert row["'=axis"].startswith("'=HYPERLINK")
+    assert row["cell"].startswith("'=HYPERLINK")
+    table = next(line for line in (folder / "results.md").read_text("utf-8").splitlines() if "HYPERLINK" in line)
+    assert r"=HYPERLINK(1)\|\[x\](http\://y)\<img src=x\>\\x1b\[2J z" in table
+    assert "\x1b" not in table
+
+
 def test_the_page_has_the_table_the_method_and_each_seed(grid: Path) -> None:
     text = text_of(grid)
     assert "polyvex ablation tiny 6 cells: positions (a, b, c)" in text
