@@ -26,7 +26,7 @@ from polyvex.recipe.schema import Recipe
 FOLDER = "POLYVEX_CACHE"
 """Environment variable: folder of the cache, instead of the platform's."""
 
-FORMAT = 3
+FORMAT = 4
 
 NO_NUMBERS = {"polyvex", "pydantic", "jaxtyping", "pytest"}
 """Requirements of plugins that no token depends on."""

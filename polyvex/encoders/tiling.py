@@ -1,5 +1,6 @@
 """Tiles: an encoder with a small picture sees a large image piece by piece (LLaVA-1.6's AnyRes, and fixed grids)."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Literal
@@ -94,8 +95,9 @@ def view_of(box: Box, picture: Size) -> View:
 def tiled_view(tiling: Tiling, size: Size, tile: Size) -> View:
     """The view of an image of ``size`` in tiles of ``tile`` pixels.
 
-    Counts agree with LLaVA-1.6's ``unpad_image``: what the image covers is rounded down to whole tokens, and the
-    rest is cut from both ends alike.
+    Counts agree with ``unpad_image`` of LLaVA-1.6 and transformers: what the image covers is rounded down to whole
+    tokens, and the rest is cut from both ends alike. One difference is deliberate: of the thinnest images they keep no
+    token, :class:`Span` keeps one row or column in the middle.
     """
     rows, cols = choose_grid(tiling, size, tile)
     if tiling.fit != "unpad":
@@ -112,14 +114,14 @@ def tiled_view(tiling: Tiling, size: Size, tile: Size) -> View:
 def choose_grid(tiling: Tiling, size: Size, tile: Size) -> tuple[int, int]:
     """Rows and columns of tiles for an image: the grid that shows most of its pixels, then the one that wastes least.
 
-    This is LLaVA-1.6's ``select_best_resolution``; the first of equals is taken.
+    This is LLaVA-1.6's ``select_best_resolution``, floating-point arithmetic included; the first of equals is taken.
     """
     height, width = size
 
     def worth(grid: list[int]) -> tuple[int, int]:
         full_height, full_width = grid[0] * tile[0], grid[1] * tile[1]
-        scale = min(Fraction(full_width, width), Fraction(full_height, height))
-        shown = min((width * scale).__floor__() * (height * scale).__floor__(), width * height)
+        scale = min(full_width / width, full_height / height)
+        shown = min(int(width * scale) * int(height * scale), width * height)
         return shown, shown - full_height * full_width
 
     rows, cols = max(tiling.grids, key=worth)
@@ -140,8 +142,21 @@ def _filled(image: Image.Image, full: Size, *, stretch: bool) -> Image.Image:
     height, width = full
     if stretch:
         return image.resize((width, height), Image.Resampling.BICUBIC)
-    scale = min(Fraction(width, image.width), Fraction(height, image.height))
-    new = (min((image.width * scale).__ceil__(), width), min((image.height * scale).__ceil__(), height))
+    new_height, new_width = resized_size((image.height, image.width), full)
     ground = Image.new("RGB", (width, height))
-    ground.paste(image.resize(new, Image.Resampling.BICUBIC), ((width - new[0]) // 2, (height - new[1]) // 2))
+    resized = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
+    ground.paste(resized, ((width - new_width) // 2, (height - new_height) // 2))
     return ground
+
+
+def resized_size(size: Size, full: Size) -> Size:
+    """Height and width of an image of ``size`` once it fits into ``full`` with its aspect ratio kept.
+
+    This is LLaVA-1.6's ``resize_and_pad_image`` and transformers' ``get_patch_output_size``. The scale is a float as
+    there, so that the result is the same: 375 · (672 / 500) is 504.00000000000006, which is rounded up to 505.
+    """
+    (height, width), (full_height, full_width) = size, full
+    across, down = full_width / width, full_height / height
+    if across < down:
+        return min(math.ceil(height * across), full_height), full_width
+    return full_height, min(math.ceil(width * down), full_width)

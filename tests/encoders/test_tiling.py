@@ -2,14 +2,18 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
+from transformers.image_processing_utils import get_patch_output_size
+from transformers.image_utils import ChannelDimension
 from transformers.models.llava_next.modeling_llava_next import select_best_resolution, unpad_image
+from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
 
 from polyvex.encoders.base import Box
-from polyvex.encoders.tiling import Tiling, View, choose_grid, cut, tiled_view, view_of
+from polyvex.encoders.tiling import Tiling, View, choose_grid, cut, resized_size, tiled_view, view_of
 from polyvex.tokens import Grid
 
 TILE = (336, 336)
@@ -44,13 +48,50 @@ def test_counts_of_llava(width: int, height: int, grid: tuple[int, int], tokens:
 
 def sizes(count: int) -> list[tuple[int, int]]:
     numbers = random.Random(0)
-    return [(numbers.randint(20, 2500), numbers.randint(20, 2500)) for _ in range(count)]
+    return [(numbers.randint(1, 2500), numbers.randint(1, 2500)) for _ in range(count)]
 
 
-def test_grids_are_those_that_transformers_chooses() -> None:
-    for size in sizes(300):
-        height, width = select_best_resolution(size, PINPOINTS)
-        assert choose_grid(Tiling(), size, TILE) == (height // 336, width // 336), size
+ROUND = [(40 * height, 40 * width) for height in range(1, 101) for width in range(1, 101)]
+"""Sizes that people choose, where exact arithmetic and floats differ most often."""
+
+
+def transformers_tokens(size: tuple[int, int], rows: int, cols: int) -> tuple[int, int]:
+    """Rows and columns of tokens that transformers keeps of ``rows`` × ``cols`` tiles; 0 of the thinnest images."""
+    total, newlines = LlavaNextProcessor._get_unpadded_features(
+        None,  # type: ignore[arg-type]  # the method does not use its instance
+        *size,
+        CLIP.rows,
+        CLIP.cols,
+        rows,
+        cols,
+    )
+    return newlines, total // newlines if newlines else cols * CLIP.cols
+
+
+def test_grids_pixels_and_tokens_are_those_of_transformers_for_20_000_sizes() -> None:
+    for size in sizes(10_000) + ROUND:
+        full = select_best_resolution(size, PINPOINTS)
+        view = tiled_view(Tiling(), size, TILE)
+        assert (view.rows, view.cols) == (full[0] // 336, full[1] // 336), size
+        image = np.broadcast_to(np.uint8(0), (*size, 1))
+        assert resized_size(size, full) == get_patch_output_size(image, full, ChannelDimension.LAST), size
+        expected = transformers_tokens(size, view.rows, view.cols)
+        if min(expected) > 0:  # of the thinnest images transformers keeps nothing; polyvex keeps what is in the middle
+            assert shown(view) == expected, size
+
+
+@pytest.mark.parametrize(
+    ("size", "resized"), [((375, 500), (505, 672)), ((500, 375), (672, 505)), ((336, 336), (672, 672))]
+)
+def test_resized_sizes_are_rounded_as_floats(size: tuple[int, int], resized: tuple[int, int]) -> None:
+    assert resized_size(size, (672, 672)) == resized
+
+
+def test_a_tiled_image_covers_the_rows_that_llava_gives_it() -> None:
+    # 375 · (672 / 500) = 504.00000000000006 in floats: 505 rows of white between 83 and 84 black ones.
+    tiles = cut(Image.new("RGB", (500, 375), "white"), Tiling(grids=[[2, 2]]), TILE)
+    column = [tile.getpixel((0, row)) for tile in (tiles[0], tiles[2]) for row in range(336)]
+    assert [column.index((255, 255, 255)), column.count((255, 255, 255))] == [83, 505]
 
 
 def test_borders_are_those_that_transformers_leaves_out() -> None:
