@@ -16,13 +16,23 @@ class DatasetOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One question with its answer. ``images`` are paths; none for text only. ``kind`` groups questions in reports."""
+    """One question with its answer. ``images`` are paths; none for text only. ``kind`` groups questions in reports.
+
+    ``answer`` is the text to train on. ``answers`` lists every correct answer, ``answer`` among them, where there are
+    several; metrics accept any of them. Leave it empty if ``answer`` is the only one.
+    """
 
     id: str
     question: str
     answer: str
     images: tuple[str, ...] = ()
     kind: str = "all"
+    answers: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Every correct answer."""
+        return self.answers or (self.answer,)
 
 
 OptionsT = TypeVar("OptionsT", bound=DatasetOptions, default=Any)

@@ -13,4 +13,4 @@ class Metric(ABC):
 
     @abstractmethod
     def score(self, answer: str, sample: Sample) -> float:
-        """How right ``answer`` is for ``sample``, from 0 to 1."""
+        """How right ``answer`` is for ``sample``, from 0 to 1. ``sample.accepted`` lists every correct answer."""

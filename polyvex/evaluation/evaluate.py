@@ -19,7 +19,8 @@ from polyvex.progress import bar
 class Answered:
     """One question with the answer that was given, and its score from 0 to 1.
 
-    ``cut`` is true where the answer did not end by itself within the longest length that was allowed.
+    ``cut`` is true where the answer did not end by itself within the longest length that was allowed. ``answers``
+    lists every correct answer where the sample has several; ``expected`` is the first of them.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Answered:
     score: float
     images: tuple[str, ...] = ()
     cut: bool = False
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,4 +173,5 @@ def _answered(sample: Sample, text: str, metric: Metric, *, cut: bool) -> Answer
         score=metric.score(text, sample),
         images=sample.images,
         cut=cut,
+        answers=sample.answers,
     )

@@ -36,7 +36,8 @@ class PartialAnswers:
         for line in rest:
             record = json.loads(line)
             number = record.pop("number")
-            answers[number] = Answered(**{**record, "images": tuple(record["images"])})
+            lists = {name: tuple(record.get(name, ())) for name in ("images", "answers")}
+            answers[number] = Answered(**{**record, **lists})
         return answers
 
     def keep(self, answers: Mapping[int, Answered]) -> None:

@@ -150,7 +150,7 @@ def _evaluation(path: Path) -> EvaluationRecord:
 
 
 def _answered(line: Mapping[str, Any]) -> Answered:
-    return Answered(**{**line, "images": tuple(line.get("images", ()))})
+    return Answered(**{**line, **{name: tuple(line.get(name, ())) for name in ("images", "answers")}})
 
 
 def _missing(

@@ -69,9 +69,10 @@ def other_encoders(start: Start, weights_sha256: Mapping[str, str | None]) -> li
 
 
 def hash_data(samples: Sequence[Sample], cache: TokenCache) -> str:
-    """SHA-256 over every question, answer and image content, in order."""
+    """SHA-256 over every question, its correct answers and image contents, in order."""
     digest = hashlib.sha256()
     for sample in samples:
         images = [cache.files.hashes.get(path, "unreadable") for path in sample.images]
-        digest.update(json.dumps([sample.id, sample.question, sample.answer, sample.kind, images]).encode())
+        several = [list(sample.answers)] if sample.answers else []
+        digest.update(json.dumps([sample.id, sample.question, sample.answer, sample.kind, images, *several]).encode())
     return digest.hexdigest()

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
-from transformers.image_processing_utils import get_patch_output_size
+from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.image_utils import ChannelDimension
-from transformers.models.llava_next.modeling_llava_next import select_best_resolution, unpad_image
+from transformers.models.llava_next.modeling_llava_next import unpad_image
 from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
 
 from polyvex.encoders.base import Box

@@ -8,7 +8,17 @@ from polyvex.evaluation.partial import PartialAnswers
 
 def answer(name: str) -> Answered:
     text = f"a\u2028{name}"  # a model may answer anything
-    return Answered(id=name, kind="k", question="q", expected="e", answer=text, score=0.5, images=("x.png",), cut=True)
+    return Answered(
+        id=name,
+        kind="k",
+        question="q",
+        expected="e",
+        answer=text,
+        score=0.5,
+        images=("x.png",),
+        cut=True,
+        answers=("e", "f"),
+    )
 
 
 def test_answers_come_back_by_their_numbers_after_any_number_of_kills(tmp_path: Path) -> None:

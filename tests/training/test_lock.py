@@ -32,10 +32,11 @@ def changed(**fields: Any) -> list[Sample]:
         changed(answer="z"),
         changed(images=()),
         changed(kind="k"),
+        changed(answers=(SAMPLES[0].answer, "z")),
         SAMPLES[::-1],
         SAMPLES[:1],
     ],
-    ids=["id", "question", "answer", "images", "kind", "order", "fewer"],
+    ids=["id", "question", "answer", "images", "kind", "answers", "order", "fewer"],
 )
 def test_other_samples_have_another_hash(samples: list[Sample]) -> None:
     cache = TokenCache(stores={}, files=ImageFiles(hashes={"1.png": "one"}))
