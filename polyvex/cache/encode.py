@@ -15,13 +15,14 @@ from polyvex.cache.place import Place, best_device, cache_root, places
 from polyvex.cache.store import TokenStore
 from polyvex.data.base import Sample
 from polyvex.encoders.base import EncoderInputs, VisionEncoder
-from polyvex.encoders.images import open_image
+from polyvex.encoders.images import LIMITS, ImageLimits, open_image
 from polyvex.encoders.inputs import run_encoder, stack_inputs, to_like
 from polyvex.encoders.views import EncoderViews
 from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import DataError
 from polyvex.hooks.manager import Registries
 from polyvex.progress import bar
+from polyvex.recipe.samples import image_limits
 from polyvex.recipe.schema import Recipe
 
 SHARD = 256
@@ -64,6 +65,7 @@ class TokenCache:
     files: ImageFiles
     unreadable: dict[str, str] = field(default_factory=dict)
     weights_sha256: dict[str, str | None] = field(default_factory=dict)
+    limits: ImageLimits = LIMITS
 
     def tokens(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """Tokens [tiles tokens dim] of each encoder by name, image after image, in float32."""
@@ -107,7 +109,8 @@ def fill_cache(
         DataError: if more images are unreadable than the recipe allows.
     """
     root = cache_root(folder)
-    files = hash_images(image_paths(samples))
+    limits = image_limits(recipe)
+    files = hash_images(image_paths(samples), limits)
     report = CacheReport(root=root, unreadable=dict(files.unreadable))
     stores = {}
     found = places(recipe, registries, root=root, weights=known.weights_sha256 if known else None)
@@ -118,7 +121,7 @@ def fill_cache(
         missing = {path: image for path, image in files.hashes.items() if image not in store}
         report.found[place.encoder] = len(files.hashes) - len(missing)
         report.encoded[place.encoder] = 0
-        if _any_readable(missing, report.unreadable):
+        if _any_readable(missing, report.unreadable, limits):
             if known:
                 encoder = known.encoders[place.encoder]
             else:
@@ -128,18 +131,19 @@ def fill_cache(
             report.encoded[place.encoder] = len(store) - before
             report.unreadable.update(bad)
     if not stores:
-        report.unreadable.update(_undecodable(files))
+        report.unreadable.update(_undecodable(files, limits))
     if known is None:
         check_unreadable(recipe, report.unreadable, total=len(files.hashes) + len(files.unreadable))
     digests = {name: place.about["weights_sha256"] for name, place in found.items()}
-    return TokenCache(stores=stores, files=files, unreadable=report.unreadable, weights_sha256=digests), report
+    cache = TokenCache(stores=stores, files=files, unreadable=report.unreadable, weights_sha256=digests, limits=limits)
+    return cache, report
 
 
-def _any_readable(images: dict[str, str], unreadable: dict[str, str]) -> bool:
+def _any_readable(images: dict[str, str], unreadable: dict[str, str], limits: ImageLimits) -> bool:
     """Whether an encoder is needed at all: those that cannot be decoded are missing in every run, and it is slow."""
     for path in images:
         try:
-            open_image(path)
+            open_image(path, limits)
         except DataError as error:
             unreadable[path] = str(error)
         else:
@@ -147,12 +151,12 @@ def _any_readable(images: dict[str, str], unreadable: dict[str, str]) -> bool:
     return False
 
 
-def _undecodable(files: ImageFiles) -> dict[str, str]:
+def _undecodable(files: ImageFiles, limits: ImageLimits) -> dict[str, str]:
     """Images that cannot be decoded: where no encoder is cached, nothing else would tell before the first step."""
     bad = {}
     for path in files.hashes:
         try:
-            open_image(path)
+            open_image(path, limits)
         except DataError as error:
             bad[path] = str(error)
     return bad
@@ -204,7 +208,7 @@ def _encode_missing(
     progress_bar = bar(total=len(missing), desc=f"encode {place.encoder}", unit="image", disable=not progress)
     with progress_bar, torch.inference_mode():
         try:
-            for batch in _batches(encoder, views, missing, recipe.cache.batch_size, unreadable):
+            for batch in _batches(encoder, views, missing, recipe, unreadable):
                 for image, values in _run(encoder, batch, place, recipe.cache.batch_size):
                     done.append((image, kept_tokens(values, dtype, place, missing, image)))
                 progress_bar.update(len(batch))
@@ -237,18 +241,19 @@ def _run(encoder: VisionEncoder, batch: list[Prepared], place: Place, size: int)
 
 
 def _batches(
-    encoder: VisionEncoder, views: EncoderViews, missing: dict[str, str], size: int, unreadable: dict[str, str]
+    encoder: VisionEncoder, views: EncoderViews, missing: dict[str, str], recipe: Recipe, unreadable: dict[str, str]
 ) -> Iterator[list[Prepared]]:
     """Decode and transform ahead of the encoder, a batch at a time; each content once."""
     paths: dict[str, list[str]] = {}
     for path, image in missing.items():
         paths.setdefault(image, []).append(path)
     todo = list(paths.items())
+    size, limits = recipe.cache.batch_size, image_limits(recipe)
 
     def prepare(item: tuple[str, list[str]]) -> Prepared | None:
         image, same = item
         try:
-            return image, views.inputs(encoder, open_image(same[0]))
+            return image, views.inputs(encoder, open_image(same[0], limits))
         except DataError as error:
             unreadable.update({path: str(error).replace(same[0], path) for path in same})
             return None

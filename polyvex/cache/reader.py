@@ -8,7 +8,7 @@ import torch
 
 from polyvex.cache.encode import TokenCache
 from polyvex.data.prompt import Images
-from polyvex.encoders.images import open_image, size_of_file
+from polyvex.encoders.images import LIMITS, ImageLimits, open_image, size_of_file
 from polyvex.encoders.tiling import Size
 from polyvex.layouts import ImageLayouts
 
@@ -21,6 +21,7 @@ class TokenCounter:
     """Counts the visual tokens of image files. Files are opened only if the tokens depend on the image's size."""
 
     layouts: ImageLayouts
+    limits: ImageLimits = LIMITS
     sizes: dict[str, Size] = field(default_factory=dict)
 
     def __call__(self, paths: Sequence[str]) -> Images:
@@ -36,7 +37,7 @@ class TokenCounter:
     def size(self, path: str) -> Size:
         """Height and width of an image file, read once."""
         if path not in self.sizes:
-            self.sizes[path] = size_of_file(path)
+            self.sizes[path] = size_of_file(path, self.limits)
         return self.sizes[path]
 
 
@@ -51,7 +52,7 @@ class ImageReader:
     @classmethod
     def of(cls, cache: TokenCache, processor: "PolyvexProcessor") -> "ImageReader":
         """The reader of a model's inputs."""
-        return cls(cache=cache, processor=processor, count=TokenCounter(layouts=processor.layouts))
+        return cls(cache=cache, processor=processor, count=TokenCounter(layouts=processor.layouts, limits=cache.limits))
 
     def __call__(self, paths: Sequence[str]) -> dict[str, Any]:
         """A batch's entries for these images."""
@@ -59,7 +60,7 @@ class ImageReader:
         if self.cache.stores:
             inputs["encoder_tokens"] = self.cache.tokens(paths)
         if live := [name for name in self.processor.encoder_names if name not in self.cache.stores]:
-            images = [open_image(path) for path in paths]
+            images = [open_image(path, self.cache.limits) for path in paths]
             inputs["pixel_values"] = self.processor.pixels(images, encoders=live)
         if not self.count.layouts.fixed:
             inputs["image_sizes"] = torch.tensor([self.count.size(path) for path in paths])

@@ -10,7 +10,7 @@ from typing import Any
 from polyvex.assemble import empty_model
 from polyvex.cache.place import best_device, cache_root, places
 from polyvex.cache.store import TokenStore
-from polyvex.encoders.images import size_of_file
+from polyvex.encoders.images import ImageLimits, size_of_file
 from polyvex.encoders.precision import used
 from polyvex.encoders.tiling import Size
 from polyvex.encoders.views import EncoderViews
@@ -25,7 +25,7 @@ from polyvex.plan.tokens import EncoderBudget, budgets
 from polyvex.recipe.check import CHARACTERS_PER_TOKEN, about, recipe_layouts
 from polyvex.recipe.matching import sized_fusion
 from polyvex.recipe.prompt import template_of
-from polyvex.recipe.samples import read_split
+from polyvex.recipe.samples import image_limits, read_split
 from polyvex.recipe.schema import CHAT, Recipe, Stage
 from polyvex.recipe.start import Start, begins_sparse, find_start
 from polyvex.training.rehearse import rehearse, unread_experts
@@ -264,7 +264,7 @@ def _data(recipe: Recipe, registries: Registries, problems: list[str], missing: 
     # A token is at least one character of the text, and about four in English; the true count needs a tokenizer.
     text = max(1, -(-(len(template) + len(longest.answer)) // CHARACTERS_PER_TOKEN) + 2)
     most = max(len(sample.images) for sample in samples)
-    sizes = {} if recipe_layouts(recipe, registries, dim=1).fixed else _sizes(images)
+    sizes = {} if recipe_layouts(recipe, registries, dim=1).fixed else _sizes(images, image_limits(recipe))
     return _DataFacts(images=len(images), images_per_sample=most, text=text, sizes=sizes)
 
 
@@ -283,12 +283,12 @@ def _template(recipe: Recipe, registries: Registries, problems: list[str]) -> st
     return " " * CHARACTERS_PER_TOKEN * QUESTION_ROOM
 
 
-def _sizes(paths: set[str]) -> Mapping[Size, int]:
+def _sizes(paths: set[str], limits: ImageLimits) -> Mapping[Size, int]:
     """Images of each size; of files that cannot be read, nothing is known here, and training leaves them out."""
     sizes: Counter[Size] = Counter()
     for path in paths:
         with contextlib.suppress(DataError):
-            sizes[size_of_file(path)] += 1
+            sizes[size_of_file(path, limits)] += 1
     return sizes
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BeforeValidator, Field, create_model
 
 from polyvex.adapters import LanguageModelLoRA, LoRA, PartialLoRATable
+from polyvex.encoders.images import LIMITS, MOST_PIXELS
 from polyvex.encoders.precision import Precision
 from polyvex.encoders.tiling import Tiling
 from polyvex.encoders.tuning import Tune
@@ -112,6 +113,15 @@ class DataKeys(Options):
     )
     max_unreadable: float = Field(
         default=0.01, ge=0, le=1, description="Share of unreadable images that stops the run."
+    )
+    max_image_bytes: int = Field(
+        default=LIMITS.bytes, ge=1, description="Size in bytes above which an image file counts as unreadable."
+    )
+    max_image_pixels: int = Field(
+        default=LIMITS.pixels,
+        ge=1,
+        le=MOST_PIXELS,
+        description="Number of pixels above which an image counts as unreadable; it is known before any is decoded.",
     )
 
 

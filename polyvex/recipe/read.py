@@ -7,14 +7,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from polyvex.errors import RecipeError
+from polyvex.errors import DataError, RecipeError
 from polyvex.hooks.manager import Registries, load_registries
+from polyvex.reading import read_regular
 from polyvex.recipe.check import find_problems
 from polyvex.recipe.model import recipe_model
 from polyvex.recipe.order import in_order
 from polyvex.recipe.overrides import apply_overrides
 from polyvex.recipe.problems import explain
 from polyvex.recipe.schema import Recipe
+
+MOST_BYTES = 2**24
+"""Size of the largest recipe file that is read."""
 
 
 def read_recipe(
@@ -37,11 +41,10 @@ def read_recipe(
     """
     path = Path(path)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError([f"no file at {path}. Write one with: polyvex compose -o {path}"], source=str(path)) from None
-    except IsADirectoryError:
-        raise RecipeError([f"{path} is a directory, expected a TOML file"], source=str(path)) from None
+        raw = tomllib.loads(read_regular(path, what="recipe", limit=MOST_BYTES).decode("utf-8"))
+    except DataError as error:
+        way_out = f". Write one with: polyvex compose -o {path}" if error.code == "file-missing" else ""
+        raise RecipeError([f"{error}{way_out}"], source=str(path), code=error.code) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError([f"not valid TOML: {error}"], source=str(path)) from None
     out = Path(out) if out is not None else None

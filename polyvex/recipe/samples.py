@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from polyvex.data.base import Dataset, Sample
+from polyvex.encoders.images import ImageLimits
 from polyvex.errors import DataError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe.schema import CHAT, Recipe
@@ -12,6 +13,11 @@ from polyvex.recipe.schema import CHAT, Recipe
 def open_dataset(recipe: Recipe, registries: Registries) -> Dataset:
     """The recipe's data set."""
     return registries.datasets[recipe.data.use](recipe.data)
+
+
+def image_limits(recipe: Recipe) -> ImageLimits:
+    """The largest image that the recipe reads."""
+    return ImageLimits(bytes=recipe.data.max_image_bytes, pixels=recipe.data.max_image_pixels)
 
 
 def read_split(recipe: Recipe, registries: Registries, split: str) -> Sequence[Sample]:

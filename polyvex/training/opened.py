@@ -14,7 +14,7 @@ from polyvex.data.lengths import check_lengths
 from polyvex.errors import DataError, RecipeError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.recipe import read_recipe
-from polyvex.recipe.samples import read_split
+from polyvex.recipe.samples import image_limits, read_split
 from polyvex.recipe.schema import Recipe
 from polyvex.rundir import RunDirectory, open_run
 from polyvex.training.lock import hash_data
@@ -71,7 +71,7 @@ def open_split(
     samples = list(read_split(recipe, registries, split))
     samples = samples[:limit] if limit else samples
     context = assistant.model.context_length
-    count = TokenCounter(layouts=assistant.processor.layouts)
+    count = TokenCounter(layouts=assistant.processor.layouts, limits=image_limits(recipe))
     room = recipe.evaluation.max_new_tokens if answering else None
     check_lengths(samples, assistant.processor.prompts, context=context, answer=room, count=count)
     lock = json.loads(run.lock.read_text(encoding="utf-8"))

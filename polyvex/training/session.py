@@ -13,7 +13,7 @@ from polyvex.errors import RunError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexProcessor
 from polyvex.recipe.differences import differences
-from polyvex.recipe.samples import read_split, training_texts
+from polyvex.recipe.samples import image_limits, read_split, training_texts
 from polyvex.recipe.schema import Recipe
 from polyvex.recipe.start import Start
 from polyvex.rundir import RunDirectory, store_whole
@@ -92,7 +92,7 @@ def _check_lengths(recipe: Recipe, registries: Registries, processor: PolyvexPro
     """Every sample of both splits, as training and evaluation will ask it."""
     config = registries.language_models[recipe.lm.use](recipe.lm).config().get_text_config()
     context = getattr(config, "max_position_embeddings", None)
-    count, prompts = TokenCounter(layouts=processor.layouts), processor.prompts
+    count, prompts = TokenCounter(layouts=processor.layouts, limits=image_limits(recipe)), processor.prompts
     trained = read_split(recipe, registries, recipe.data.train_split)
     check_lengths(trained, prompts, context=context, count=count)
     if recipe.evaluation.after != "never":

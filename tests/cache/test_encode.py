@@ -1,5 +1,6 @@
 """Filling the cache: each image once, the same tokens as encoded afresh, and a word about what could not be read."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -217,7 +218,7 @@ def broken(samples: list[Sample]) -> dict[str, str]:
     lost, damaged = samples[0].images[0], samples[2].images[0]
     Path(lost).unlink()
     Path(damaged).write_bytes(b"<html>")
-    return {lost: "FileNotFoundError: ", damaged: f"cannot read the image {damaged}: "}
+    return {lost: "no image at ", damaged: f"cannot read the image {damaged}: "}
 
 
 def test_unreadable_images_are_skipped_counted_and_named(fill: Fill, broken: dict[str, str]) -> None:
@@ -262,6 +263,23 @@ def test_equal_broken_files_are_all_counted(fill: Fill, samples: list[Sample]) -
     assert len(report.unreadable) == 9
     with pytest.raises(DataError, match="9 of 18 images cannot be read"):
         fill("data.max_unreadable=0.1")
+
+
+@pytest.mark.parametrize("limit", ["data.max_image_pixels=1023", "data.max_image_bytes=50"])
+def test_images_above_the_recipes_limits_are_left_out_cached_or_not(limit: str, fill: Fill) -> None:
+    # 32 x 32 pixels are 1024. What is left out must not depend on what an earlier run has cached.
+    for _ in range(2):
+        cache, report = fill(limit, "data.max_unreadable=1.0")
+        assert (len(report.unreadable), len(cache.files.hashes)) == (18, 0)
+        fill()
+
+
+def test_a_pipe_among_the_images_is_left_out(fill: Fill, samples: list[Sample]) -> None:
+    path = Path(samples[0].images[0])
+    path.unlink()
+    os.mkfifo(path)
+    _, report = fill("data.max_unreadable=0.1")
+    assert list(report.unreadable) == [str(path)]
 
 
 def test_an_image_is_there_when_every_encoder_has_it(fill: Fill, samples: list[Sample]) -> None:

@@ -47,7 +47,7 @@ def test_positions_have_one_line_each(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["show", "nowhere.toml"], "no file at nowhere.toml. Write one with: polyvex compose"),
+        (["show", "nowhere.toml"], "no recipe at nowhere.toml. Write one with: polyvex compose"),
         (["ask", "nowhere", "a.png", "why?"], "no run at nowhere"),
         (["eval", "nowhere"], "no run at nowhere"),
         (["report", "nowhere"], "nowhere"),

@@ -35,13 +35,13 @@ def test_no_file(tmp_path: Path) -> None:
     path = tmp_path / "none.toml"
     with pytest.raises(RecipeError) as caught:
         read_recipe(path)
-    assert caught.value.problems == [f"no file at {path}. Write one with: polyvex compose -o {path}"]
+    assert caught.value.problems == [f"no recipe at {path}. Write one with: polyvex compose -o {path}"]
 
 
 def test_a_directory(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         read_recipe(tmp_path)
-    assert caught.value.problems == [f"{tmp_path} is a directory, expected a TOML file"]
+    assert caught.value.problems == [f"cannot read the recipe {tmp_path}: it is a folder; expected a regular file"]
 
 
 @pytest.mark.parametrize("content", [b"name = ", b"name: tiny", b"\xff\xfe", b'name = "a"\nname = "b"'])
