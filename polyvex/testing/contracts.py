@@ -12,6 +12,7 @@ from polyvex.testing.checks import Check, run_all
 from polyvex.testing.content import check_border, check_content
 from polyvex.testing.datasets import check_images, check_same_order, check_samples, check_splits
 from polyvex.testing.declarations import (
+    check_bad_options,
     check_declaration,
     check_flops,
     check_meta,
@@ -25,12 +26,18 @@ from polyvex.testing.outputs import (
     check_batch_independence,
     check_dtype,
     check_gradients,
+    check_inputs_kept,
     check_same_twice,
     check_state_dict,
     check_tokens,
 )
 from polyvex.testing.pretrained import check_load_pretrained
-from polyvex.testing.transforms import check_stored_otherwise, check_transform, check_transform_is_upright
+from polyvex.testing.transforms import (
+    check_flat_images,
+    check_stored_otherwise,
+    check_transform,
+    check_transform_is_upright,
+)
 
 
 class EncoderKit:
@@ -57,12 +64,14 @@ class EncoderKit:
         """The checks in order; each has to be run before the next is asked for. None of them reaches the network."""
         kind, options = self.encoder_class, self.options
         yield self._check("declaration", lambda: check_declaration(kind, options))
+        yield self._check("other options", lambda: check_bad_options(kind, options))
         yield self._check("number of parameters", lambda: check_parameters(self.encoder, self.facts))
         yield self._check("structure without memory", lambda: check_meta(kind, options, self.encoder))
         if self.pretrained or not kind.weights(options).needed:
             yield self._check("weights", lambda: check_load_pretrained(kind, options, self.encoder))
         for name, check in {
             "shape of tokens": check_tokens,
+            "inputs stay as they are": check_inputs_kept,
             "same tokens twice": check_same_twice,
             "images do not mix": check_batch_independence,
             "tokens row by row": check_row_major,
@@ -72,6 +81,7 @@ class EncoderKit:
             "state dict": partial(check_state_dict, kind, options),
             "cost": check_flops,
             "images of all kinds": check_transform,
+            "flat images": check_flat_images,
             "upright": check_transform_is_upright,
             "images stored otherwise": check_stored_otherwise,
             "which pixels show the image": check_content,

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from polyvex.encoders import EncoderFacts, EncoderOptions, VisionEncoder, WeightsPlace
 from polyvex.options import Options
 from polyvex.testing.probes import encode, expect, random_pixels
+from polyvex.testing.variants import check_refuses_by_value_error
 
 
 def check_options_class(component: type, options: Options, base: type[Options]) -> None:
@@ -60,6 +61,17 @@ def check_declaration(encoder_class: type[VisionEncoder], options: EncoderOption
         place.path is None or place.path.exists(), f"{name}.weights says {place.path}, where there is nothing; say None"
     )
     return facts
+
+
+def check_bad_options(encoder_class: type[VisionEncoder], options: EncoderOptions) -> None:
+    """``describe`` and ``weights`` answer for all options that the class accepts, or raise a ValueError."""
+
+    def declare(changed: Options) -> None:
+        facts = encoder_class.describe(changed)  # type: ignore[arg-type]
+        expect(isinstance(facts, EncoderFacts), f"describe returned {type(facts).__name__}; expected EncoderFacts")
+        encoder_class.weights(changed)  # type: ignore[arg-type]
+
+    check_refuses_by_value_error(encoder_class.__name__, options, "describe", declare)
 
 
 def check_parameters(encoder: VisionEncoder, facts: EncoderFacts) -> None:

@@ -1,7 +1,8 @@
 """The kit of fusions: the tokens that were promised, in order, of each image by itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,8 @@ from torch import Tensor
 from polyvex.fusion import Fusion, FusionOptions
 from polyvex.testing.checks import Check, run_all
 from polyvex.testing.declarations import check_options_class
+from polyvex.testing.devices import check_stays_on_device
+from polyvex.testing.inputs import check_flat, check_untouched
 from polyvex.testing.modules import (
     Outputs,
     check_builds_on_meta,
@@ -19,6 +22,7 @@ from polyvex.testing.modules import (
     fresh,
 )
 from polyvex.testing.probes import expect
+from polyvex.testing.variants import check_refuses_by_value_error
 from polyvex.tokens import Grid, TokenShape, VisualLayout, VisualTokens
 
 GRID = Grid(rows=4, cols=4)
@@ -31,6 +35,9 @@ ODD_INPUTS = (
     (INPUTS[0], TokenShape(tokens=15, dim=5, grid=Grid(rows=3, cols=5)), INPUTS[1]),
 )
 """One encoder, one without a grid, and three of several grids: a fusion takes them, or says why not."""
+
+COUNTS = (1, 2, 3, 5)
+"""Numbers of encoders that a fusion is tried with."""
 
 
 class FusionKit:
@@ -60,10 +67,15 @@ class FusionKit:
         yield Check(name="declaration", run=self._declaration)
         yield Check(name="structure without memory", run=lambda: check_builds_on_meta(self._make, self.fusion))
         yield Check(name="shape of tokens", run=self._tokens)
+        yield Check(name="inputs stay as they are", run=self._untouched)
+        yield Check(name="flat images", run=self._flat)
         yield Check(name="same tokens twice", run=lambda: check_is_steady(self.fusion, self._outputs))
         yield Check(name="images do not mix", run=self._images_apart)
+        yield Check(name="encoders by themselves", run=self._separate)
         yield Check(name="type of numbers", run=self._dtype)
+        yield Check(name="device", run=self._device)
         yield Check(name="gradients", run=self._gradients)
+        yield Check(name="other encoders", run=self._other_encoders)
         yield Check(name="state dict", run=lambda: check_saves_all(self._make, self.fusion, self._outputs))
 
     def _make(self) -> Fusion:
@@ -91,11 +103,20 @@ class FusionKit:
             )
         told = self._describe(self.inputs)
         expect(self._describe(self.inputs) == told, f"{self.name}.describe differs from one call to the next")
-        for inputs in ODD_INPUTS:
+        for inputs in self._others():
             try:
                 self._describe(inputs)
             except ValueError as error:
                 expect(bool(str(error).strip()), f"{self.name}.describe refuses {inputs} without a word; say why")
+        check_refuses_by_value_error(self.name, self.options, "describe", self._describe_with)
+
+    def _others(self) -> list[Sequence[TokenShape]]:
+        """Other encoders: more, fewer, of other grids, and without a grid."""
+        repeated = [[self.inputs[index % len(self.inputs)] for index in range(count)] for count in COUNTS]
+        return [inputs for inputs in [*repeated, *ODD_INPUTS] if list(inputs) != list(self.inputs)]
+
+    def _describe_with(self, options: FusionOptions) -> list[TokenShape]:
+        return self.fusion_class.describe(options, inputs=self.inputs, dim=self.dim)
 
     def _describe(self, inputs: Sequence[TokenShape]) -> list[TokenShape]:
         """The runs that come out, checked by themselves.
@@ -139,6 +160,70 @@ class FusionKit:
                 _tells(fused, VisualLayout.of(runs)),
                 f"{self.name}'s layout does not give its tokens the places that describe tells; use self.layout",
             )
+
+    def _untouched(self) -> None:
+        parts = self._parts(3)
+        watched = {}
+        for index, part in enumerate(parts):
+            watched[f"the tokens of encoder #{index + 1}"] = part.values
+            watched[f"the layout of encoder #{index + 1}"] = part.layout.coords
+
+        def run() -> None:
+            given = list(parts)
+            self.fusion(given)
+            same = [id(part) for part in given] == [id(part) for part in parts]
+            expect(same, f"{self.name} changes the list of its inputs; copy it first: parts = list(parts)")
+
+        check_untouched(self.fusion, watched, run)
+
+    def _other_encoders(self) -> None:
+        """What describe accepts works: one encoder, five encoders, several grids, no grid."""
+        for inputs in self._others():
+            kit = FusionKit(self.fusion_class, self.options, inputs=inputs, dim=self.dim)
+            try:
+                kit._describe(inputs)
+            except ValueError:
+                continue
+            try:
+                kit._tokens()
+            except Exception as error:
+                raise AssertionError(
+                    f"{self.name} fails for {len(inputs)} encoders of {_told(inputs)}, which describe accepts: "
+                    f"{type(error).__name__}: {error}. Loop over the inputs, or raise a ValueError in describe"
+                ) from error
+
+    def _flat(self) -> None:
+        def run(values: Sequence[Tensor]) -> Outputs:
+            parts = [VisualTokens.on_grid(value, one.grid) for value, one in zip(values, self.inputs, strict=True)]
+            return _as_outputs(self.fusion, parts)
+
+        check_flat(self.fusion, lambda level: [torch.full((2, one.tokens, one.dim), level) for one in self.inputs], run)
+
+    def _separate(self) -> None:
+        """``fuse_one`` of a separate fusion gives the run that the whole forward gives, for any number of images."""
+        if not self.fusion_class.separate:
+            return
+        parts = self._parts(3)
+        with torch.no_grad():
+            whole = self.fusion(parts).values.split([run.tokens for run in self._describe(self.inputs)], dim=1)
+            expect(
+                len(whole) == len(parts),
+                f"{self.name} is separate and describes {len(whole)} runs for {len(parts)} encoders; expected one each",
+            )
+            for index, part in enumerate(parts):
+                check_same(
+                    {"tokens": self.fusion.fuse_one(index, part.values[:2])},
+                    {"tokens": whole[index][:2]},
+                    f"{self.name}.fuse_one({index}, ...) differs from the run of encoder #{index + 1}",
+                )
+
+    def _device(self) -> None:
+        parts = self._parts(2)
+
+        def run(fusion: Any, place: Callable[[Tensor], Tensor]) -> Outputs:
+            return _as_outputs(fusion, [VisualTokens(values=place(one.values), layout=one.layout) for one in parts])
+
+        check_stays_on_device(self.fusion, run)
 
     def _images_apart(self) -> None:
         parts = self._parts(3)

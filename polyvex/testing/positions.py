@@ -1,6 +1,7 @@
 """The kit of position schemes: a position for each token of a run, within what the run takes up, the same each time."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 from polyvex.positions import PositionOptions, PositionScheme, RunPositions
 from polyvex.testing.checks import Check, run_all
 from polyvex.testing.declarations import check_options_class
+from polyvex.testing.devices import check_stays_on_device
+from polyvex.testing.elsewhere import Elsewhere, MixedDevicesError
+from polyvex.testing.inputs import check_flat, check_untouched
 from polyvex.testing.modules import (
     Outputs,
     check_builds_on_meta,
@@ -19,7 +23,7 @@ from polyvex.testing.modules import (
     fresh,
 )
 from polyvex.testing.probes import expect
-from polyvex.tokens import Grid, TokenShape, VisualLayout
+from polyvex.tokens import TEXT, Grid, TokenShape, VisualLayout
 
 DIM = 8
 SHAPES = [
@@ -30,14 +34,39 @@ SHAPES = [
 """What an image becomes: tokens of three encoders, the last of them without a grid."""
 
 
-class PositionKit:
-    """All checks of a position scheme at given options."""
+def other_layouts(*, grid_only: bool) -> dict[str, VisualLayout]:
+    """Layouts of images that are laid out otherwise, each with a description."""
+    wide = TokenShape(tokens=6, dim=DIM, grid=Grid(rows=2, cols=3))
+    ends = torch.tensor([[0, 0], [0, 1], [0, TEXT], [1, 0], [1, 1], [1, TEXT]])
+    tiles = [
+        VisualLayout.on(wide.coords(), source=0, view=0),
+        VisualLayout.on(ends, source=0, view=1),
+        VisualLayout.separator(1),
+        VisualLayout.on(wide.coords(), source=1, view=0),
+    ]
+    found = {
+        "an image of one token": VisualLayout.of([TokenShape(tokens=1, dim=DIM, grid=Grid(rows=1, cols=1))]),
+        "an image of one run": VisualLayout.of([wide]),
+        "an image of five runs": VisualLayout.of([wide] * 5),
+        "an image with tiles, tokens that end rows, and a separator": VisualLayout.joined(tiles),
+    }
+    return found if grid_only else {**found, "tokens without a grid": VisualLayout.of([TokenShape(tokens=5, dim=DIM)])}
 
-    def __init__(self, scheme_class: type[PositionScheme], options: PositionOptions):
+
+class PositionKit:
+    """All checks of a position scheme at given options, for images that become tokens of given shapes.
+
+    A scheme that needs a grid gets only tokens that have one, as recipes guarantee.
+    """
+
+    def __init__(
+        self, scheme_class: type[PositionScheme], options: PositionOptions, *, layout: VisualLayout | None = None
+    ):
         self.scheme_class = scheme_class
         self.options = options
         self.name = scheme_class.__name__
-        self.layout = VisualLayout.of(SHAPES)
+        needs_grid = getattr(scheme_class, "needs_grid", False)
+        self.layout = layout or VisualLayout.of([shape for shape in SHAPES if shape.grid or not needs_grid])
 
     @cached_property
     def scheme(self) -> PositionScheme:
@@ -50,10 +79,14 @@ class PositionKit:
         yield Check(name="declaration", run=lambda: check_options_class(kind, options, PositionOptions))
         yield Check(name="structure without memory", run=lambda: check_builds_on_meta(self._make, self.scheme))
         yield Check(name="positions of a run", run=self._runs)
+        yield Check(name="inputs stay as they are", run=self._untouched)
         yield Check(name="runs do not mix", run=self._apart)
         yield Check(name="same ids twice", run=lambda: check_is_steady(self.scheme, self._outputs))
         yield Check(name="what is kept in embeddings", run=self._embeddings)
+        yield Check(name="flat images", run=self._flat)
+        yield Check(name="device", run=self._device)
         yield Check(name="gradients", run=self._gradients)
+        yield Check(name="other images", run=self._other_images)
         yield Check(name="state dict", run=lambda: check_saves_all(self._make, self.scheme, self._outputs))
 
     def _make(self) -> PositionScheme:
@@ -68,7 +101,7 @@ class PositionKit:
         return scheme.embed(images, self.layout)
 
     def _outputs(self, scheme: PositionScheme) -> Outputs:
-        runs = [self._within_of(scheme, index) for index in range(len(SHAPES))]
+        runs = [self._within_of(scheme, index) for index in self._indices()]
         with torch.no_grad():
             embedded = self._embed(scheme, self._images_of(2))
         ids = torch.cat([run.offsets.float() for run in runs])
@@ -78,8 +111,13 @@ class PositionKit:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(count, self.layout.tokens, DIM, generator=generator).to(dtype)
 
+    def _indices(self) -> list[int]:
+        """Numbers of the runs."""
+        return [run for run in self.layout.run.unique().tolist() if run != TEXT]
+
     def _runs(self) -> None:
-        for index, shape in enumerate(SHAPES):
+        for index in self._indices():
+            tokens = int((self.layout.run == index).sum())
             found = self._within_of(self.scheme, index)
             expect(
                 isinstance(found, RunPositions),
@@ -87,8 +125,20 @@ class PositionKit:
             )
             got = tuple(found.offsets.shape)
             expect(
-                got == (shape.tokens,),
-                f"{self.name}.within gives offsets of shape {got} for a run of {shape.tokens} tokens; want one each",
+                got == (tokens,),
+                f"{self.name}.within gives offsets of shape {got} for a run of {tokens} tokens; want one each",
+            )
+            expect(
+                found.offsets.device == self.layout.coords.device,
+                f"{self.name}.within gives offsets on {found.offsets.device} for a layout on "
+                f"{self.layout.coords.device}; create them on run.coords.device",
+            )
+            expect(
+                isinstance(found.extent, int | float)
+                and not isinstance(found.extent, bool)
+                and math.isfinite(found.extent),
+                f"{self.name}.within gives the extent {found.extent!r} ({type(found.extent).__name__}); "
+                "expected a finite Python number: int(offsets.max()) + 1",
             )
             offsets = found.offsets.tolist()
             expect(
@@ -103,8 +153,8 @@ class PositionKit:
 
     def _apart(self) -> None:
         """A run's positions are the same whichever other images and runs were asked for before."""
-        first = [self._within_of(self.scheme, index) for index in range(len(SHAPES))]
-        for index in reversed(range(len(SHAPES))):
+        first = {index: self._within_of(self.scheme, index) for index in self._indices()}
+        for index in reversed(first):
             again = self._within_of(self.scheme, index)
             same = torch.equal(again.offsets, first[index].offsets) and again.extent == first[index].extent
             expect(same, f"{self.name}.within answers differently for the same run, depending on what was asked before")
@@ -121,6 +171,49 @@ class PositionKit:
                 {"embeddings": embedded[[2, 0]]},
                 f"{self.name}.embed: an image's embeddings depend on the other images of its batch",
             )
+
+    def _untouched(self) -> None:
+        images = self._images_of(2)
+        index = self._indices()[0]
+        run = self.layout.pick(self.layout.run == index)
+        watched = {"the embeddings": images}
+        for owner, layout in (("the image's layout", self.layout), ("the run's layout", run)):
+            watched |= {f"{owner}.{name}": value for name, value in vars(layout).items()}
+        check_untouched(self.scheme, watched, lambda: self._embed(self.scheme, images))
+        check_untouched(self.scheme, watched, lambda: self.scheme.within(run, image=self.layout))
+
+    def _other_images(self) -> None:
+        """It works for one token, for one run, for many runs, and for tiles with tokens that end rows."""
+        for what, layout in other_layouts(grid_only=self.scheme_class.needs_grid).items():
+            kit = PositionKit(self.scheme_class, self.options, layout=layout)
+            try:
+                kit._runs()
+                kit._embeddings()
+            except Exception as error:
+                raise AssertionError(
+                    f"{self.name} fails for {what}: {type(error).__name__}: {error}. "
+                    "Read the number of tokens, rows and columns from the layout"
+                ) from error
+
+    def _flat(self) -> None:
+        def run(values: Sequence[Tensor]) -> Outputs:
+            return {"embeddings": self._embed(self.scheme, values[0])}
+
+        check_flat(self.scheme, lambda level: [torch.full((2, self.layout.tokens, DIM), level)], run)
+
+    def _device(self) -> None:
+        """Layouts stay on the CPU, embeddings are where the model is."""
+        check_stays_on_device(
+            self.scheme, lambda scheme, place: {"embeddings": scheme.embed(place(self._images_of(2)), self.layout)}
+        )
+        check_stays_on_device(self.scheme, lambda scheme, place: self._placed_by(scheme))
+
+    def _placed_by(self, scheme: PositionScheme) -> Outputs:
+        for index in self._indices():
+            offsets = self._within_of(scheme, index).offsets
+            if isinstance(offsets, Elsewhere):
+                raise MixedDevicesError("within gives offsets on the GPU for a layout on the CPU")
+        return {}
 
     def _gradients(self) -> None:
         check_learns(self.scheme, lambda: {"embeddings": self._embed(self.scheme, self._images_of(2))})

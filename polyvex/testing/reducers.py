@@ -9,6 +9,8 @@ from torch import Tensor
 from polyvex.reducers import Reducer, ReducerOptions
 from polyvex.testing.checks import Check, run_all
 from polyvex.testing.declarations import check_options_class
+from polyvex.testing.devices import check_stays_on_device
+from polyvex.testing.inputs import check_flat, check_untouched
 from polyvex.testing.modules import (
     Outputs,
     check_builds_on_meta,
@@ -19,6 +21,7 @@ from polyvex.testing.modules import (
     fresh,
 )
 from polyvex.testing.probes import expect
+from polyvex.testing.variants import check_refuses_by_value_error
 from polyvex.tokens import Grid, TokenShape
 
 SHAPE = TokenShape(tokens=64, dim=16, grid=Grid(rows=8, cols=8))
@@ -47,10 +50,14 @@ class ReducerKit:
         yield Check(name="declaration", run=self._declaration)
         yield Check(name="structure without memory", run=lambda: check_builds_on_meta(self._make, self.reducer))
         yield Check(name="shape of tokens", run=self._tokens)
+        yield Check(name="inputs stay as they are", run=self._untouched)
+        yield Check(name="flat images", run=self._flat)
         yield Check(name="same tokens twice", run=lambda: check_is_steady(self.reducer, self._outputs))
         yield Check(name="images do not mix", run=self._apart)
         yield Check(name="type of numbers", run=self._dtype)
+        yield Check(name="device", run=self._device)
         yield Check(name="gradients", run=self._gradients)
+        yield Check(name="other encoders", run=self._other_encoders)
         yield Check(name="state dict", run=lambda: check_saves_all(self._make, self.reducer, self._outputs))
 
     def _make(self) -> Reducer:
@@ -74,6 +81,10 @@ class ReducerKit:
                 self._describe(shape)
             except ValueError as error:
                 expect(bool(str(error).strip()), f"{self.name}.describe refuses {shape} without a word; say why")
+        check_refuses_by_value_error(self.name, self.options, "describe", self._describe_with)
+
+    def _describe_with(self, options: ReducerOptions) -> TokenShape:
+        return self.reducer_class.describe(options, shape=self.given)
 
     def _describe(self, shape: TokenShape) -> TokenShape:
         """What comes out, checked by itself.
@@ -104,6 +115,37 @@ class ReducerKit:
             got, wanted = tuple(reduced.shape), (images, told.tokens, told.dim)
             expect(got == wanted, f"{self.name} returned tokens of shape {got}; describe says {wanted}")
             expect(bool(reduced.isfinite().all()), f"{self.name} returned values that are not finite")
+
+    def _untouched(self) -> None:
+        values = self._values(3)
+        check_untouched(self.reducer, {"the tokens": values}, lambda: self.reducer(values))
+
+    def _other_encoders(self) -> None:
+        """What describe accepts works: other grids, and tokens without a grid."""
+        for shape in ODD_SHAPES:
+            kit = ReducerKit(self.reducer_class, self.options, shape=shape)
+            try:
+                kit._describe(shape)
+            except ValueError:
+                continue
+            try:
+                kit._tokens()
+            except Exception as error:
+                raise AssertionError(
+                    f"{self.name} fails for {shape}, which describe accepts: {type(error).__name__}: {error}. "
+                    "Raise a ValueError in describe for shapes that cannot work"
+                ) from error
+
+    def _flat(self) -> None:
+        shape = (2, self.given.tokens, self.given.dim)
+        check_flat(
+            self.reducer,
+            lambda level: [torch.full(shape, level)],
+            lambda values: {"tokens": self.reducer(values[0])},
+        )
+
+    def _device(self) -> None:
+        check_stays_on_device(self.reducer, lambda reducer, place: {"tokens": reducer(place(self._values(2)))})
 
     def _apart(self) -> None:
         values = self._values(3)

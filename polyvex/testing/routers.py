@@ -1,6 +1,6 @@
 """The kit of routers: a decision about each token by itself, in numbers that the experts can work with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 from polyvex.moe import Router, RouterOptions, Routing
 from polyvex.testing.checks import Check, run_all
 from polyvex.testing.declarations import check_options_class
+from polyvex.testing.devices import check_stays_on_device
+from polyvex.testing.inputs import check_flat, check_untouched
 from polyvex.testing.modules import (
     Outputs,
     check_builds_on_meta,
@@ -20,8 +22,12 @@ from polyvex.testing.modules import (
     fresh,
 )
 from polyvex.testing.probes import expect
+from polyvex.testing.variants import check_refuses_by_value_error
 
 DIM, TOKENS = 8, 24
+
+COUNTS = (1, 2, 3, 5, 8, 16)
+"""Numbers of experts that a router is tried with."""
 
 
 class RouterKit:
@@ -57,11 +63,15 @@ class RouterKit:
         yield Check(name="structure without memory", run=lambda: check_builds_on_meta(self._make, self.router))
         yield Check(name="choices", run=self._choices)
         yield Check(name="weights", run=self._weights)
+        yield Check(name="inputs stay as they are", run=self._untouched)
+        yield Check(name="flat images", run=self._flat)
         yield Check(name="same choices twice", run=lambda: check_is_steady(self.router, self._outputs))
         alone = ("tokens", self._alone) if self.router_class.causal else ("rows", self._rows_alone)
         yield Check(name=f"{alone[0]} are routed alone", run=alone[1])
         yield Check(name="half precision", run=self._precision)
+        yield Check(name="device", run=self._device)
         yield Check(name="gradients", run=self._gradients)
+        yield Check(name="other numbers of experts", run=self._other_numbers)
         yield Check(name="state dict", run=lambda: check_saves_all(self._make, self.router, self._outputs))
 
     def _make(self) -> Router:
@@ -83,6 +93,14 @@ class RouterKit:
         for method in ("weights_sum_to_one", "learns_from_answers"):
             answer = getattr(self.router_class, method)(self.options)
             expect(isinstance(answer, bool), f"{self.name}.{method} is {answer!r}; expected True or False")
+
+        check_refuses_by_value_error(self.name, self.options, "check", self._check_with)
+
+    def _check_with(self, options: RouterOptions) -> None:
+        self.router_class.check(options, num_experts=self.num_experts)
+        self.router_class.experts_per_token(options, num_experts=self.num_experts)
+        self.router_class.weights_sum_to_one(options)
+        self.router_class.learns_from_answers(options)
 
     def _numbers(self) -> None:
         """``check`` takes what works, and refuses fewer experts than a token needs."""
@@ -132,6 +150,42 @@ class RouterKit:
         if self.router_class.weights_sum_to_one(self.options):
             off = (weight.sum(dim=1) - 1).abs().max().item()
             expect(off <= 1e-5, f"{self.name} says that weights sum to one; they are off by {off:.3g}")
+
+    def _untouched(self) -> None:
+        tokens, valid = self._tokens(), torch.ones(2, TOKENS // 2, dtype=torch.bool)
+        check_untouched(self.router, {"the tokens": tokens, "valid": valid}, lambda: self.router(tokens, valid))
+
+    def _other_numbers(self) -> None:
+        """What check accepts works: one expert, an odd number, many."""
+        for count in COUNTS:
+            kit = RouterKit(self.router_class, self.options, num_experts=count)
+            try:
+                self.router_class.check(self.options, num_experts=count)
+            except ValueError as error:
+                expect(str(count) in str(error), f"{self.name}.check refuses {count} experts by {str(error)!r}")
+                continue
+            except Exception as error:
+                raise AssertionError(
+                    f"{self.name}.check fails for {count} experts: {type(error).__name__}: {error}. "
+                    "Raise a ValueError that says the number"
+                ) from error
+            try:
+                kit._choices()
+                kit._weights()
+            except Exception as error:
+                raise AssertionError(
+                    f"{self.name} fails for {count} experts, which check accepts: {type(error).__name__}: {error}. "
+                    "Use self.num_experts instead of a fixed number, or raise a ValueError in check"
+                ) from error
+
+    def _flat(self) -> None:
+        def run(values: Sequence[Tensor]) -> Outputs:
+            return {part: value for part, value in _parts(self.router(values[0])).items() if part != "expert"}
+
+        check_flat(self.router, lambda level: [torch.full((TOKENS, DIM), level)], run)
+
+    def _device(self) -> None:
+        check_stays_on_device(self.router, lambda router, place: _parts(router(place(self._tokens()))))
 
     def _alone(self) -> None:
         """Padding and later tokens decide nothing: cached decoding must give what the full pass gave."""

@@ -9,6 +9,8 @@ from polyvex.encoders.inputs import map_inputs, pixels_of, run_encoder, stack_in
 from polyvex.testing.pictures import odd_images, plain, twins
 from polyvex.testing.probes import expect
 
+FLAT_COLORS = ("black", "gray", "white", "red")
+
 
 def check_transform(encoder: VisionEncoder, facts: EncoderFacts) -> None:
     """Any image becomes finite float32 pixels of the promised size, which the encoder takes. The image is kept."""
@@ -45,6 +47,25 @@ def check_transform(encoder: VisionEncoder, facts: EncoderFacts) -> None:
     with torch.no_grad():
         tokens = run_encoder(encoder, batch)
     expect(bool(tokens.values.isfinite().all()), f"{name} returned values that are not finite for a transformed image")
+
+
+def check_flat_images(encoder: VisionEncoder, facts: EncoderFacts) -> None:
+    """Images of one color, which every data set has, become finite pixels and finite tokens."""
+    name = type(encoder).__name__
+    for color in FLAT_COLORS:
+        inputs = encoder.transform(plain(color, 40, 30))
+        expect(
+            bool(pixels_of(inputs).isfinite().all()),
+            f"{name}.transform gives NaN or Inf for an image that is {color} everywhere. Does it divide by the image's "
+            "own deviation? Use a fixed mean and deviation",
+        )
+        with torch.no_grad():
+            values = run_encoder(encoder, stack_inputs([inputs])).values
+        expect(
+            bool(values.isfinite().all()),
+            f"{name} gives NaN or Inf for an image that is {color} everywhere. Does it divide by a deviation or a norm "
+            "that can be zero? Add a small number to it",
+        )
 
 
 def check_transform_is_upright(encoder: VisionEncoder, facts: EncoderFacts) -> None:

@@ -6,9 +6,10 @@ from typing import ClassVar
 import pytest
 import torch
 from PIL.Image import Image
+from pydantic import Field
 from torch import Tensor, nn
 
-from polyvex.encoders import EncoderOptions, WeightsPlace, WeightsReport, normalize, resize_square
+from polyvex.encoders import EncoderFacts, EncoderOptions, WeightsPlace, WeightsReport, normalize, resize_square
 from polyvex.testing import check_encoder
 from polyvex.testing.declarations import check_flops
 from polyvex.tokens import TokenShape, VisualTokens
@@ -219,7 +220,49 @@ class TransposedTransform(Good):
         return super().transform(image).transpose(1, 2)
 
 
+class SubtractsTheBatchMean(Good):
+    def features(self, pixels: Tensor) -> Tensor:
+        values = super().features(pixels)
+        return values - values.mean(dim=0)
+
+
+class DividesByTheImagesDeviation(Good):
+    """Finite for any picture but one of a single color."""
+
+    def features(self, pixels: Tensor) -> Tensor:
+        return super().features(pixels) / pixels.std(dim=(1, 2, 3))[:, None, None]
+
+
+class DividesInItsTransform(Good):
+    def transform(self, image: Image) -> Tensor:
+        pixels = super().transform(image)
+        return pixels / (pixels - pixels.mean()).abs().max() if image.size == (30, 40) else pixels
+
+
+class DescribesByDivision(Good):
+    class Options(GoodOptions):
+        patches: int = Field(default=4, description="Patches per side.")
+
+    @classmethod
+    def describe(cls, options: EncoderOptions) -> EncoderFacts:
+        assert SIDE // options.patches < 99  # type: ignore[attr-defined]
+        return super().describe(options)
+
+
+class RefusesOptionsWithoutAWord(DescribesByDivision):
+    @classmethod
+    def describe(cls, options: EncoderOptions) -> EncoderFacts:
+        if options.patches < 1:  # type: ignore[attr-defined]
+            raise ValueError
+        return super().describe(options)
+
+
 BROKEN = {
+    SubtractsTheBatchMean: "depend on the other images of its batch",
+    DividesByTheImagesDeviation: "gives NaN or Inf for an image that is black everywhere",
+    DividesInItsTransform: "transform gives NaN or Inf for an image that is black everywhere",
+    DescribesByDivision: r"describe raises ZeroDivisionError for the option patches = 0.*Field\(ge=1\)",
+    RefusesOptionsWithoutAWord: "describe refuses patches = -1 without a message",
     NoSummary: "expected one line for listings",
     Undescribed: "no description for bare",
     AsksForMore: "constructor needs .*'dim'.*expected the options and nothing else",
@@ -234,8 +277,8 @@ BROKEN = {
     NotFinite: "not finite",
     LosesItsGrid: "layout does not give its tokens the places of the grid 4x4",
     RandomOutput: "two outputs for the same pixels",
-    ChangesItsInput: "changed its input pixels in place",
-    LeakingBatchNorm: "depend on the other images of its batch",
+    ChangesItsInput: "changes pixels in place in eval mode",
+    LeakingBatchNorm: r"changes its own norm\..* in eval mode.* Is a batch norm in training mode",
     Transposed: "lie column by column",
     BottomUp: "with the rows from bottom to top",
     KeepsClassTokenDropsLast: "shifted by one \\(is a class token left in front",

@@ -16,6 +16,22 @@ class MakesItsOwnTensor(Good):
         return super().features(pixels) + torch.linspace(0, 1, DIM, dtype=pixels.dtype)
 
 
+class ReadsAValueThenMakesItsOwn(Good):
+    """A value is read before the mistake, as a branch or a count does."""
+
+    def features(self, pixels: Tensor) -> Tensor:
+        shift = torch.ones(DIM, dtype=pixels.dtype) if pixels.mean().item() > -9 else 0
+        return super().features(pixels) + shift
+
+
+class KeepsAPlainTensor(Good):
+    """The tensor is neither a parameter nor a buffer, so that ``.to(device)`` does not move it."""
+
+    def features(self, pixels: Tensor) -> Tensor:
+        self.shift = getattr(self, "shift", torch.zeros(DIM)).to(pixels.dtype)
+        return super().features(pixels) + self.shift
+
+
 class ReturnsToTheProcessor(Good):
     def forward(self, pixels: Tensor) -> VisualTokens:
         return VisualTokens.on_grid(self.features(pixels).cpu(), GRID)
@@ -38,8 +54,10 @@ class LeavesTorch(Good):
 @pytest.mark.parametrize(
     ("broken", "told"),
     [
-        (MakesItsOwnTensor, "fails on a GPU: .*cuda:0.*cpu.* Make tensors in forward on the device of the pixels"),
-        (ReturnsToTheProcessor, "returned tokens on cpu for pixels on a GPU"),
+        (MakesItsOwnTensor, r"fails when weights and inputs are on a GPU: .* a CPU tensor of shape \(12,\)"),
+        (ReadsAValueThenMakesItsOwn, r"fails when weights and inputs are on a GPU: .* a CPU tensor of shape \(12,\)"),
+        (KeepsAPlainTensor, r"fails when weights and inputs are on a GPU: .* a CPU tensor of shape \(12,\)"),
+        (ReturnsToTheProcessor, "returned tokens on the CPU although weights and inputs are on a GPU"),
     ],
 )
 def test_another_device_fails(broken: type[Good], told: str):

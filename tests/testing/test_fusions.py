@@ -188,7 +188,104 @@ class KeepsANumberOfItsOwn(Good):
         return super().fused(parts) * self.factor
 
 
+class WritesIntoItsInputs(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        parts[0].values.mul_(2)
+        return super().fused(parts)
+
+
+class WritesWhereItSeesNoChange(Good):
+    """No value of a random input is so small; the next input may have one."""
+
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        parts[1].values.clamp_(min=-100)
+        return super().fused(parts)
+
+
+class WritesIntoItsInputsInTraining(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        if self.training:
+            parts[0].values.mul_(2)
+        return super().fused(parts)
+
+
+class TakesFromTheList(Good):
+    def forward(self, parts: Sequence[VisualTokens]) -> Any:
+        values = self.fused(parts)
+        parts.reverse()  # type: ignore[attr-defined]
+        return VisualTokens(values=values, layout=self.layout)
+
+
+class MakesATensorOnTheCPU(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        values = super().fused(parts)
+        return values + torch.ones(self.dim, dtype=values.dtype)
+
+
+class ReturnsToTheCPU(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        return super().fused(parts).cpu()
+
+
+class DividesByTheDeviation(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        values = super().fused(parts)
+        return values / parts[0].values.std(dim=1).mean(dim=1)[:, None, None]
+
+
+class HasNoGradientAtZero(Good):
+    """The output of a blank image is finite, its gradient is not."""
+
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        values = super().fused(parts)
+        return values * parts[0].values.square().sum(dim=(1, 2), keepdim=True).sqrt()
+
+
+class TakesTwo(Good):
+    def fused(self, parts: Sequence[VisualTokens]) -> torch.Tensor:
+        first, second = parts
+        return super().fused([first, second])
+
+
+class TakesTwoWhenBuilt(Good):
+    def __init__(self, options: FusionOptions, *, inputs: Sequence[TokenShape], dim: int):
+        self.first, self.second = inputs
+        super().__init__(options, inputs=inputs, dim=dim)
+
+
+class DividesOptions(FusionOptions):
+    groups: int = Field(default=2, description="Groups.")
+
+
+class DividesByAnOption(Good):
+    Options = DividesOptions
+
+    @classmethod
+    def describe(cls, options: Any, *, inputs: Sequence[TokenShape], dim: int) -> Any:
+        assert dim % options.groups in range(dim)
+        return super().describe(options, inputs=inputs, dim=dim)
+
+
+class SeparateButMixed(Good):
+    separate = True
+
+    def fuse_one(self, index: int, values: torch.Tensor) -> torch.Tensor:
+        return 2 * self.maps[index](values)  # type: ignore[no-any-return]
+
+
 BROKEN = {
+    WritesIntoItsInputs: "changes the tokens of encoder #1 in place in eval mode",
+    WritesWhereItSeesNoChange: "changes the tokens of encoder #2 in place in eval mode",
+    WritesIntoItsInputsInTraining: "changes the tokens of encoder #1 in place in training mode",
+    TakesFromTheList: "changes the list of its inputs",
+    MakesATensorOnTheCPU: r"on a GPU: torch operation 'add' combines them with a CPU tensor of shape \(16,\)",
+    ReturnsToTheCPU: "returned tokens on the CPU although weights and inputs are on a GPU",
+    DividesByTheDeviation: "NaN, Inf or huge values as tokens for inputs that are 0 everywhere",
+    HasNoGradientAtZero: "gradients with NaN or Inf for inputs that are 0 everywhere",
+    TakesTwo: "fails for 1 encoders of .*, which describe accepts: ValueError: not enough values to unpack",
+    TakesTwoWhenBuilt: "fails for 1 encoders of .*, which describe accepts: ValueError: not enough values to unpack",
+    DividesByAnOption: "describe raises ZeroDivisionError for the option groups = 0.*Raise a ValueError",
+    SeparateButMixed: r"fuse_one\(0, ...\) differs from the run of encoder #1",
     NoSummary: "expected one line for listings",
     Undescribed: "no description for bare",
     SizedByAnOptionThatIsNotThere: "'queries' changes its tokens; there is no such option",

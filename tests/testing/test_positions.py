@@ -135,7 +135,91 @@ class KeepsANumberOfItsOwn(Good):
         return (values + self.added) * self.factor
 
 
+class ExtentIsATensor(Good):
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        offsets = torch.arange(run.tokens)
+        return RunPositions(offsets=offsets, extent=offsets.max() + 1)  # type: ignore[arg-type]
+
+
+class ExtentIsNotFinite(Good):
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        return RunPositions(offsets=torch.arange(run.tokens), extent=float("inf"))
+
+
+class OffsetsOnAnotherDevice(Good):
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        return RunPositions(offsets=torch.arange(run.tokens, device="meta"), extent=run.tokens)
+
+
+class OffsetsFromItsWeights(Good):
+    """Weights are on the GPU of the model, layouts are not."""
+
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        offsets = (self.added.detach()[:1] * 0).long().expand(run.tokens)
+        return RunPositions(offsets=offsets, extent=1)
+
+
+class AddsItsWeightsToTheLayout(Good):
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        return RunPositions(offsets=torch.arange(run.tokens) + self.added.detach().sum() * 0, extent=run.tokens)
+
+
+class EmbedsOnTheCPU(Good):
+    def embed(self, values: Any, *rest: Any) -> Any:
+        return values + self.added + torch.zeros(values.shape[-1], dtype=values.dtype)
+
+
+class WritesIntoTheEmbeddings(Good):
+    def embed(self, values: Any, *rest: Any) -> Any:
+        return values.add_(self.added)
+
+
+class WritesIntoTheLayout(Good):
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        run.coords.clamp_(min=0)
+        return super().within(run, image=image)
+
+
+class DividesByTheDeviation(Good):
+    def embed(self, values: Any, *rest: Any) -> Any:
+        return (values + self.added) / values.std(dim=-1, keepdim=True)
+
+
+class ThreeRunsOnly(Good):
+    def __init__(self, options: PositionOptions, *, layout: VisualLayout, dim: int):
+        super().__init__(options, layout=layout, dim=dim)
+        _, _, _ = layout.run.unique()
+
+
+class TwoTokensAtLeast(Good):
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        offsets = torch.arange(run.tokens)
+        return RunPositions(offsets=offsets, extent=int(offsets[1:].max()) + 1)
+
+
+class NeedsAGrid(Good):
+    """Fails where a recipe would be refused."""
+
+    needs_grid = True
+
+    def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
+        if int(run.coords[0, 0]) < 0:
+            raise RuntimeError("no grid")
+        return super().within(run, image=image)
+
+
 BROKEN = {
+    ExtentIsATensor: r"gives the extent tensor\(6\) \(Tensor\); expected a finite Python number",
+    ExtentIsNotFinite: r"gives the extent inf \(float\)",
+    OffsetsOnAnotherDevice: "gives offsets on meta for a layout on cpu",
+    OffsetsFromItsWeights: "fails when weights and inputs are on a GPU: within gives offsets on the GPU",
+    AddsItsWeightsToTheLayout: "fails when weights and inputs are on a GPU: torch operation 'add'",
+    EmbedsOnTheCPU: "fails when weights and inputs are on a GPU: torch operation 'add'",
+    WritesIntoTheEmbeddings: "changes the embeddings in place in eval mode",
+    WritesIntoTheLayout: r"changes the run's layout\.coords in place",
+    DividesByTheDeviation: "NaN, Inf or huge values as embeddings for inputs that are 0 everywhere",
+    ThreeRunsOnly: "fails for an image of one token: ValueError",
+    TwoTokensAtLeast: "fails for an image of one token",
     NoSummary: "expected one line for listings",
     ReadsValuesWhenBuilt: 'cannot be built under torch.device\\("meta"\\)',
     ReturnsATensor: "within returned Tensor",
@@ -148,7 +232,7 @@ BROKEN = {
     EmbedsImagesTogether: "depend on the other images of its batch",
     RandomEmbeddings: "two outputs for the same input",
     RandomOffsets: "depending on what was asked before",
-    EmbedsMoreEachTime: r"two outputs for the same input.*\(embeddings: \(2, 11, 8\) and \(2, 12, 8\)\)",
+    EmbedsMoreEachTime: r"two outputs for the same input.*\(embeddings: \(2, \d+, 8\) and \(2, \d+, 8\)\)",
     VectorWithoutUse: "no gradient reaches added",
     KeepsANumberOfItsOwn: "other values after its state dict went through a new instance",
 }
@@ -162,7 +246,7 @@ def test_the_schemes_of_the_core_pass(name: str):
     assert not scheme.training
 
 
-@pytest.mark.parametrize("good", [Good, OffsetsWithAFraction], ids=lambda good: good.__name__)
+@pytest.mark.parametrize("good", [Good, OffsetsWithAFraction, NeedsAGrid], ids=lambda good: good.__name__)
 def test_a_good_scheme_passes(good: type[Good]):
     """Positions may be numbers with a fraction, too."""
     check_position_scheme(good, PositionOptions())

@@ -46,7 +46,7 @@ class Good(Router[GoodOptions]):
         weight = weight / weight.sum(dim=-1, keepdim=True)
         return {"expert": expert, "weight": weight, "logits": logits, "probs": logits.softmax(dim=-1)}
 
-    def forward(self, tokens: Tensor) -> Any:
+    def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Any:
         return Routing(**self.parts(tokens))
 
 
@@ -87,7 +87,7 @@ class ReadsValuesWhenBuilt(Good):
 
 
 class ReturnsATuple(Good):
-    def forward(self, tokens: Tensor) -> Any:
+    def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Any:
         return tuple(self.parts(tokens).values())
 
 
@@ -201,7 +201,55 @@ class KeepsANumberOfItsOwn(Good):
         return super().parts(tokens * self.factor)
 
 
+class FourExpertsOnly(Good):
+    def parts(self, tokens: Tensor) -> dict[str, Tensor]:
+        found = super().parts(tokens)
+        return {**found, "logits": found["logits"].reshape(-1, 4)}
+
+
+class FourExpertsWhenBuilt(Good):
+    def __init__(self, options: GoodOptions, *, dim: int, num_experts: int):
+        super().__init__(options, dim=dim, num_experts=4)
+
+
+class WritesIntoItsInputs(Good):
+    def parts(self, tokens: Tensor) -> dict[str, Tensor]:
+        return super().parts(tokens.mul_(2))
+
+
+class MakesAWeightOnTheCPU(Good):
+    def parts(self, tokens: Tensor) -> dict[str, Tensor]:
+        found = super().parts(tokens)
+        return {**found, "weight": torch.full(found["weight"].shape, 1 / self.options.k)}
+
+
+class AddsATensorOnTheCPU(Good):
+    def parts(self, tokens: Tensor) -> dict[str, Tensor]:
+        return super().parts(tokens + torch.zeros(tokens.shape[1], dtype=tokens.dtype))
+
+
+class DividesByTheDeviation(Good):
+    def parts(self, tokens: Tensor) -> dict[str, Tensor]:
+        return super().parts(tokens / tokens.std(dim=1, keepdim=True))
+
+
+class FailsForSomeK(Good):
+    class Options(GoodOptions):
+        k: int = Field(default=2, description="Experts per token.")
+
+    @classmethod
+    def weights_sum_to_one(cls, options: GoodOptions) -> Any:
+        return 1 / options.k > 0
+
+
 BROKEN = {
+    FourExpertsOnly: r"fails for (2|3|5|8|16) experts, which check accepts.*self\.num_experts",
+    FourExpertsWhenBuilt: r"fails for (2|3|5|8|16) experts, which check accepts.*self\.num_experts",
+    WritesIntoItsInputs: "changes the tokens in place in eval mode",
+    MakesAWeightOnTheCPU: "returned weight on the CPU although weights and inputs are on a GPU",
+    AddsATensorOnTheCPU: "fails when weights and inputs are on a GPU: torch operation 'add'",
+    DividesByTheDeviation: "NaN, Inf or huge values as weight for inputs that are 0 everywhere",
+    FailsForSomeK: "check raises ZeroDivisionError for the option k = 0",
     Undescribed: "no description for bare",
     CountsInFractions: "experts_per_token is 2.0; expected a whole number",
     SaysPerhaps: "weights_sum_to_one is 'perhaps'; expected True or False",
