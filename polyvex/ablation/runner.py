@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-
 from polyvex.ablation.compare import Result, compare_all
 from polyvex.ablation.planner import Cell, cell_folder, combinations, plan_cells
 from polyvex.errors import PolyvexError, RunError
+from polyvex.evaluation.evaluate import Answered
 from polyvex.hooks.manager import Registries
 from polyvex.plan.tokens import budgets
 from polyvex.recipe.schema import Recipe
+from polyvex.records.ablation import CellResult
+from polyvex.records.evaluation import EvaluationSummary
+from polyvex.records.files import read_lines, read_record, read_toml
 from polyvex.rundir import dump_recipe, refuse_another
-from polyvex.storage import write_text
+from polyvex.storage import below, write_text
 from polyvex.training.stages import NOT_AS_THERE, STARTS, Stopped, train
 
 Say = Callable[[str], None]
@@ -58,7 +60,7 @@ def ablate(
     for number, cell in enumerate(cells, 1):
         head = f"cell {number}/{len(cells)} {cell.label}, seed {cell.seed}"
         if _result_file(folder, cell).exists():
-            say(f"{head}: done before, {_accuracy(folder, cell):.2%}")
+            say(f"{head}: done before, {_result(folder, cell).accuracy:.2%}")
             continue
         # What failed before its run began left nothing else, and would be taken for somebody's folder.
         (cell_folder(folder, cell.id) / "failed.txt").unlink(missing_ok=True)
@@ -72,7 +74,7 @@ def ablate(
             write_text(cell_folder(folder, cell.id) / "failed.txt", traceback.format_exc())
             say(f"{head}: FAILED: {error}")
             continue
-        say(f"{head}: {_accuracy(folder, cell):.2%}")
+        say(f"{head}: {_result(folder, cell).accuracy:.2%}")
     results = compare_all(read_groups(folder, cells, registries), first=cells[0].label)
     _write_index(folder, cells, results, failed, axes or recipe.ablation.axes)
     return Outcome(results=results, failed=failed)
@@ -91,7 +93,7 @@ def _open(folder: Path, recipe: Recipe) -> Path:
 
 def _check_base(path: Path, recipe: Recipe) -> None:
     """Refuse another recipe. Its name, axes and seeds may differ: a grid may grow, and cells know their content."""
-    stored = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+    stored = read_toml(path)
     refuse_another(_fixed(stored), _fixed(recipe.dump()), what=f"{path.parent} is the ablation")
 
 
@@ -117,8 +119,8 @@ def _run_cell(
     summary_path = run.evaluation(f"{last}-{cell.recipe.stages[last].name}")
     if not summary_path.exists():
         raise PolyvexError(f"no evaluation after the last stage: evaluation.after is '{cell.recipe.evaluation.after}'")
-    summary = json.loads(summary_path.read_text(encoding="utf-8"))
-    if summary["accuracy"] is None:
+    summary = read_record(summary_path, EvaluationSummary)
+    if summary.accuracy is None:
         raise PolyvexError("no test question was answered, so there is nothing to compare. Is the test split empty?")
     record = {
         "id": cell.id,
@@ -127,14 +129,14 @@ def _run_cell(
         "seed": cell.seed,
         "seconds": time.perf_counter() - started,
         "answers": str(summary_path.with_suffix(".jsonl").relative_to(out)),
-        **summary,
+        **summary.model_dump(),
     }
     write_text(out / "result.json", json.dumps(record, indent=2))
     return [line for line in lines if line.startswith((STARTS, NOT_AS_THERE))]
 
 
-def _accuracy(folder: Path, cell: Cell) -> float:
-    return json.loads(_result_file(folder, cell).read_text(encoding="utf-8"))["accuracy"]
+def _result(folder: Path, cell: Cell) -> CellResult:
+    return read_record(_result_file(folder, cell), CellResult)
 
 
 def read_groups(folder: Path, cells: Sequence[Cell], registries: Registries) -> list[dict[str, Any]]:
@@ -159,9 +161,8 @@ def read_groups(folder: Path, cells: Sequence[Cell], registries: Registries) -> 
 
 
 def _scores(folder: Path, cell: Cell) -> dict[str, float]:
-    record = json.loads(_result_file(folder, cell).read_text(encoding="utf-8"))
-    answers = (cell_folder(folder, cell.id) / record["answers"]).read_text(encoding="utf-8").splitlines()
-    return {answer["id"]: answer["score"] for answer in map(json.loads, answers)}
+    answers = below(cell_folder(folder, cell.id), _result(folder, cell).answers, nested=True)
+    return {answer.id: answer.score for answer in read_lines(answers, Answered)}
 
 
 def _write_index(

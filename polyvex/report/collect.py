@@ -1,21 +1,77 @@
 """Read a run from its folder, as plain values: no plugin, no weights and no network are needed."""
 
-import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from polyvex.errors import RunError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from polyvex.evaluation.evaluate import Answered
-from polyvex.report.files import read_json
+from polyvex.records.evaluation import EvaluationSummary
+from polyvex.records.files import Record, damaged, describe, read_lines, read_record, read_toml
+from polyvex.records.run import DoneRecord, LockRecord, MetricsLine
 from polyvex.report.routing_record import read_routing
+from polyvex.storage import below
 
 RECIPE = ("name", "seed", "encoders", "fusion", "positions", "lm", "data", "stages")
-DONE = ("seconds", "trained_parameters", "hashes_before", "hashes_after")
-LOCK = ("samples", "images", "unreadable_images")
-"""Keys without which a file of a run says too little for a report."""
+"""Keys without which a recipe is not that of a run."""
+
+
+class Component(BaseModel):
+    """A table that names a component."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    use: str
+
+
+class ResolvedStage(BaseModel):
+    """``[[stages]]``, as far as a report reads it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: str
+    trains: list[str]
+    steps: int
+    batch_size: int
+    lr: float | dict[str, float]
+
+
+class ResolvedExperts(BaseModel):
+    """``[moe]``, as far as a report reads it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    num_experts: int | list[int] | dict[str, int]
+    router: Component
+
+
+class ResolvedStart(BaseModel):
+    """``[start]``, as a run stores it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    run: str
+    stage: str
+
+
+class ResolvedRecipe(BaseModel):
+    """``recipe.toml`` of a run, as far as a report reads it; its plugins need not be installed."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: str
+    seed: int
+    encoders: list[Component]
+    fusion: Component
+    positions: Component
+    lm: Component
+    data: Component
+    stages: list[ResolvedStage]
+    moe: ResolvedExperts | None = None
+    start: ResolvedStart | None = None
+    evaluation: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +142,10 @@ def read_run(folder: Path) -> RunRecord:
     Raises:
         RunError: if a file of it is damaged; the file is named.
     """
+    recipe = _resolved(folder / "recipe.toml")
     text = (folder / "recipe.toml").read_text(encoding="utf-8")
-    recipe = _resolved(folder / "recipe.toml", text)
     stages = [_stage(folder, index, table) for index, table in enumerate(recipe["stages"])]
-    lock = read_json(folder / "lock.json", needs=LOCK) if (folder / "lock.json").exists() else None
+    lock = _as_plain(folder / "lock.json", LockRecord) if (folder / "lock.json").exists() else None
     known = {stage.label for stage in stages}
     others = [path for path in sorted((folder / "evaluation").glob("*.json")) if path.stem not in known]
     return RunRecord(
@@ -105,52 +161,51 @@ def read_run(folder: Path) -> RunRecord:
     )
 
 
-def _resolved(path: Path, text: str) -> dict[str, Any]:
+def _resolved(path: Path) -> dict[str, Any]:
     """A recipe in which every default is written out, as training stores it."""
-    try:
-        recipe = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RunError(f"{path} is not valid TOML: {error}") from None
+    recipe = read_toml(path)
     if lost := [key for key in RECIPE if key not in recipe]:
-        raise RunError(f"{path} is not the resolved recipe of a run: it lacks {', '.join(lost)}")
+        raise damaged(path, [f"not the resolved recipe of a run: it lacks {', '.join(lost)}"])
+    try:
+        ResolvedRecipe.model_validate(recipe)
+    except ValidationError as error:
+        raise damaged(path, describe(error)) from None
     return recipe
 
 
 def _stage(folder: Path, index: int, table: dict[str, Any]) -> StageRecord:
     label = f"{index}-{table['name']}"
-    here, summary = folder / "stages" / label, folder / "evaluation" / f"{label}.json"
+    here, summary = below(folder / "stages", label), below(folder / "evaluation", f"{label}.json")
     return StageRecord(
         label=label,
         table=table,
-        metrics=read_lines(here / "metrics.jsonl"),
-        done=read_json(here / "done.json", needs=DONE) if (here / "done.json").exists() else None,
+        metrics=[line.model_dump(exclude={"version"}) for line in read_lines(here / "metrics.jsonl", MetricsLine)],
+        done=_as_plain(here / "done.json", DoneRecord) if (here / "done.json").exists() else None,
         evaluation=_evaluation(summary) if summary.exists() else None,
     )
 
 
 def _evaluation(path: Path) -> EvaluationRecord:
-    raw = read_json(path)
-    try:
-        return EvaluationRecord(
-            name=raw["name"],
-            metric=raw["metric"],
-            accuracy=raw["accuracy"],
-            interval=tuple(raw["interval_95"]),
-            questions=raw["questions"],
-            skipped=raw["skipped"],
-            cut=raw.get("cut", 0),
-            images=raw["images"],
-            by_kind={kind: (one["accuracy"], one["questions"]) for kind, one in raw["by_kind"].items()},
-            expert_load=raw.get("expert_load", {}),
-            encoder_weights=raw.get("encoder_weights", {}),
-            answers=[_answered(line) for line in read_lines(path.with_suffix(".jsonl"))],
-        )
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{path} is not an evaluation that polyvex wrote: {error!r}") from None
+    raw = read_record(path, EvaluationSummary)
+    return EvaluationRecord(
+        name=raw.name,
+        metric=raw.metric,
+        accuracy=raw.accuracy,
+        interval=raw.interval_95,
+        questions=raw.questions,
+        skipped=raw.skipped,
+        cut=raw.cut,
+        images=raw.images,
+        by_kind={kind: (one.accuracy, one.questions) for kind, one in raw.by_kind.items()},
+        expert_load=raw.expert_load,
+        encoder_weights=raw.model_dump()["encoder_weights"],
+        answers=read_lines(path.with_suffix(".jsonl"), Answered),
+    )
 
 
-def _answered(line: Mapping[str, Any]) -> Answered:
-    return Answered(**{**line, **{name: tuple(line.get(name, ())) for name in ("images", "answers")}})
+def _as_plain(path: Path, model: type[Record]) -> dict[str, Any]:
+    """A record as plain data, as it is written."""
+    return read_record(path, model).model_dump(exclude={"version"})
 
 
 def _missing(
@@ -170,26 +225,6 @@ def _missing(
         found.append(f"go on with: polyvex train RECIPE --out {folder}")
     elif not (folder / "config.json").exists() and not (folder / "result.json").exists():
         found.append("the finished model: all stages are done, but it is not stored yet")
-    return found
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a ``.jsonl`` file; none without a file. A last line that was cut while it was written is dropped.
-
-    Raises:
-        RunError: if another line is damaged.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # splitlines() also cuts at U+2028
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(json.loads(line))
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise RunError(f"cannot read {path}, line {number}: {error}") from None
     return found
 
 

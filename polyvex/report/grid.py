@@ -1,13 +1,14 @@
 """Read an ablation from its folder, and say what its figures show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from polyvex.ablation.compare import RESAMPLES, Result
-from polyvex.errors import RunError
-from polyvex.report.files import read_json
+from polyvex.records.ablation import AblationIndex, CellResult
+from polyvex.records.files import read_record, read_toml
+from polyvex.storage import below
 
 HOW = (
     f"Intervals are 95 % percentile intervals of a bootstrap over questions ({RESAMPLES:,} resamples). A difference is "
@@ -15,7 +16,7 @@ HOW = (
     "before the questions are resampled. So the intervals cover which questions were asked; they do not cover which "
     "seeds were trained, and they count each question as independent, also where several ask about one image."
 )
-RESULT = ("id", "label", "seed", "accuracy")
+RESULT = {field.name for field in fields(Result)}
 ONE_SEED = "one seed: differences between cells also contain the luck of one training"
 
 
@@ -50,20 +51,22 @@ def read_ablation(folder: Path) -> AblationRecord:
     Raises:
         RunError: if a file of it is damaged; the file is named.
     """
-    path = folder / "ablation.json"
-    index = read_json(path) if path.exists() else {}
-    base = folder / "base.toml"
-    cells: list[dict[str, Any]] = index.get("cells", [])
+    path, base = folder / "ablation.json", folder / "base.toml"
+    index = read_record(path, AblationIndex) if path.exists() else None
+    cells = [cell.model_dump() for cell in index.cells] if index else []
     planned = {cell["id"] for cell in cells}
-    finished = [read_json(found, needs=RESULT) for found in sorted((folder / "cells").glob("*/result.json"))]
+    results = sorted((folder / "cells").glob("*/result.json"))
+    finished = [read_record(found, CellResult).model_dump() for found in results]
     begun = [found for found in (folder / "cells").glob("*") if found.is_dir()] if not index else []
+    if base.exists():
+        read_toml(base)
     return AblationRecord(
         folder=folder,
         base_text=base.read_text(encoding="utf-8") if base.exists() else "",
-        axes=index.get("axes", {}),
+        axes=index.axes if index else {},
         cells=cells,
-        results=[_result(path, raw) for raw in index.get("results", [])],
-        failed=dict(index.get("failed", {})),
+        results=[Result(**one.model_dump(include=RESULT)) for one in index.results] if index else [],
+        failed=index.failed if index else {},
         tracebacks=_tracebacks(folder, cells),
         finished=finished,
         strangers=sum(record["id"] not in planned for record in finished) if index else 0,
@@ -71,19 +74,11 @@ def read_ablation(folder: Path) -> AblationRecord:
     )
 
 
-def _result(path: Path, raw: dict[str, Any]) -> Result:
-    pair = raw.get("difference_interval")
-    try:
-        return Result(
-            **{**raw, "interval": tuple(raw["interval"]), "difference_interval": tuple(pair) if pair else None}
-        )
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{path} is not an ablation that polyvex wrote: {error!r}") from None
-
-
 def _tracebacks(folder: Path, cells: Sequence[dict[str, Any]]) -> dict[str, str]:
-    paths = {f"{cell['label']}, seed {cell['seed']}": folder / "cells" / cell["id"] / "failed.txt" for cell in cells}
-    return {label: path.read_text(encoding="utf-8") for label, path in paths.items() if path.exists()}
+    paths = {
+        f"{cell['label']}, seed {cell['seed']}": below(folder / "cells", cell["id"]) / "failed.txt" for cell in cells
+    }
+    return {label: path.read_text("utf-8", errors="replace") for label, path in paths.items() if path.is_file()}
 
 
 def _unfinished(folder: Path, begun: int, finished: int) -> list[str]:

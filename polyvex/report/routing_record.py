@@ -3,18 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import Field
 
-from polyvex.errors import RunError
-from polyvex.report.files import read_json
+from polyvex.records.ablation import Part
+from polyvex.records.files import Record, damaged, read_record
 
 Shares = dict[str, list[float]]
 """By source (or ``all``, ``text``, ``visual``), one share per expert."""
 KEYS = ("all", "text", "visual")
 
 
-class LayerTable(TypedDict):
+class LayerTable(Part):
     """What one MoE layer did."""
 
     name: str
@@ -30,14 +29,14 @@ class LayerTable(TypedDict):
     dead: list[int]
 
 
-class PathTable(TypedDict):
+class PathTable(Part):
     """First choices layer after layer, and the share of tokens that went so."""
 
     path: list[int]
     share: float
 
 
-class PathwayTable(TypedDict):
+class PathwayTable(Part):
     """How tokens went from layer to layer."""
 
     layers: list[int]
@@ -47,7 +46,7 @@ class PathwayTable(TypedDict):
     components: dict[str, list[list[float]]]
 
 
-class PictureTable(TypedDict):
+class PictureTable(Part):
     """A picture of one sample's tokens; ``file`` lies beside ``routing.json``."""
 
     sample: str
@@ -56,7 +55,7 @@ class PictureTable(TypedDict):
     file: str
 
 
-class RoutingTable(TypedDict):
+class RoutingTable(Record):
     """All of ``routing.json``."""
 
     run: str
@@ -76,15 +75,9 @@ def read_routing(path: Path) -> dict[str, Any]:
     Raises:
         RunError: if the file is damaged or not what ``polyvex routing`` writes; all problems at once.
     """
-    raw = read_json(path, needs=tuple(RoutingTable.__annotations__))
-    try:
-        TypeAdapter(RoutingTable).validate_python(raw)
-        problems = _disagreements(raw)
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-    if problems:
-        told = "".join(f"\n  - {problem}" for problem in problems[:10]) + ("\n  - …" if len(problems) > 10 else "")
-        raise RunError(f"{path} is not what polyvex routing writes; write it anew with polyvex routing RUN{told}")
+    raw = read_record(path, RoutingTable).model_dump(exclude={"version"})
+    if problems := _disagreements(raw):
+        raise damaged(path, problems)
     return raw
 
 

@@ -74,7 +74,9 @@ def test_a_bar_in_a_label_does_not_break_the_markdown(tmp_path: Path) -> None:
 
 def test_hostile_values_stay_text_in_csv_and_markdown(tmp_path: Path) -> None:
     attack = "=HYPERLINK(1)|[x](http://y)<img src=x>\x1b[2J\nz"
-    folder = write_ablation(tmp_path / "grid", [{**group("a", [A, A]), "label": attack, "values": {"=axis": attack}}])
+    folder = write_ablation(
+        tmp_path / "grid", [{**group("a", [A, A]), "label": attack, "values": {"positions": "a", "=axis": attack}}]
+    )
     write_report(folder)
     with (folder / "results.csv").open(newline="", encoding="utf-8") as stream:
         row = next(csv.DictReader(stream))
@@ -209,8 +211,8 @@ def test_cells_with_one_number_of_positions_are_drawn_line_by_line(tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ('{"results": [{"label": "a"}]}', r"ablation\.json is not an ablation that polyvex wrote"),
-        ("{", r"cannot read .*ablation\.json"),
+        ('{"results": [{"label": "a"}]}', r"(?s)ablation\.json is damaged.*results\.0\.values: "),
+        ("{", r"ablation\.json is damaged"),
     ],
 )
 def test_a_damaged_index_is_named(grid: Path, change: str, told: str) -> None:

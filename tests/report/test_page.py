@@ -290,20 +290,20 @@ def test_a_line_cut_while_it_was_written_is_dropped_and_no_other(hand_run: Path)
     metrics.write_text(metrics.read_text(encoding="utf-8") + '{"step": 4, "answ', encoding="utf-8")
     assert write_report(hand_run).loud == []
     metrics.write_text('{"step": 1, "answ\n{"step": 2}\n', encoding="utf-8")
-    with pytest.raises(RunError, match=r"cannot read .*1-tune/metrics\.jsonl, line 1: "):
+    with pytest.raises(RunError, match=r"(?s)1-tune/metrics\.jsonl is damaged.*line 1: "):
         write_report(hand_run)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("lock.json", "{", r"cannot read .*lock\.json: "),
-        ("lock.json", "[]", r"lock\.json holds list, expected an object"),
-        ("lock.json", '{"samples": 1}', r"lock\.json lacks images, unreadable_images"),
-        ("evaluation/1-tune.json", "{}", r"1-tune\.json is not an evaluation that polyvex wrote: KeyError\('name'\)"),
-        ("stages/1-tune/done.json", "{}", r"done\.json lacks seconds, trained_parameters"),
-        ("recipe.toml", "name =", r"recipe\.toml is not valid TOML"),
-        ("recipe.toml", 'name = "a"', r"is not the resolved recipe of a run: it lacks seed, encoders"),
+        ("lock.json", "{", r"lock\.json is damaged"),
+        ("lock.json", "[]", r"(?s)lock\.json is damaged.*an object"),
+        ("lock.json", '{"samples": 1}', r"(?s)lock\.json.*images.*unreadable_images"),
+        ("evaluation/1-tune.json", "{}", r"(?s)1-tune\.json is damaged.*name: "),
+        ("stages/1-tune/done.json", "{}", r"(?s)done\.json.*seconds.*trained_parameters"),
+        ("recipe.toml", "name =", r"(?s)recipe\.toml is damaged.*not valid TOML"),
+        ("recipe.toml", 'name = "a"', r"not the resolved recipe of a run: it lacks seed, encoders"),
     ],
 )
 def test_a_damaged_file_is_named(hand_run: Path, name: str, text: str, told: str) -> None:
