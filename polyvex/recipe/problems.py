@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from polyvex.hooks.registry import unknown
+from polyvex.reading import clip
 
 KIND_OF = {
     "encoders": "encoder",
@@ -112,9 +113,10 @@ def _sentence(  # noqa: PLR0911 - one return for each kind of problem
     wants = " or ".join(dict.fromkeys(_wants(one) for one in group))
     if kind == "value_error" and isinstance(detail["input"], dict):
         return f"{_table(place)}: {wants}"
+    got = clip(repr(detail["input"]))
     if len(place) > 1 and isinstance(place[-1], int):
-        return f"{_table(place[:-2])}: item {place[-1] + 1} of {place[-2]} is {detail['input']!r}, expected {wants}"
-    return f"{_table(table)}: {key} is {detail['input']!r}, expected {wants}"
+        return f"{_table(place[:-2])}: item {place[-1] + 1} of {place[-2]} is {got}, expected {wants}"
+    return f"{_table(table)}: {key} is {got}, expected {wants}"
 
 
 def _wants(detail: ErrorDetails) -> str:

@@ -1,6 +1,5 @@
 """Read a recipe: TOML text, changes from the command line, strict checks. Nothing is built or downloaded."""
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from polyvex.recipe.check import find_problems
 from polyvex.recipe.model import recipe_model
 from polyvex.recipe.order import in_order
 from polyvex.recipe.overrides import apply_overrides
+from polyvex.recipe.plain import find_excesses, parse_toml
 from polyvex.recipe.problems import explain
 from polyvex.recipe.schema import Recipe
 
@@ -41,12 +41,12 @@ def read_recipe(
     """
     path = Path(path)
     try:
-        raw = tomllib.loads(read_regular(path, what="recipe", limit=MOST_BYTES).decode("utf-8"))
+        raw, problems = parse_toml(read_regular(path, what="recipe", limit=MOST_BYTES))
     except DataError as error:
         way_out = f". Write one with: polyvex compose -o {path}" if error.code == "file-missing" else ""
         raise RecipeError([f"{error}{way_out}"], source=str(path), code=error.code) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError([f"not valid TOML: {error}"], source=str(path)) from None
+    if problems:
+        raise RecipeError(problems, source=str(path), code="recipe-toml")
     out = Path(out) if out is not None else None
     return parse_recipe(raw, overrides=overrides, registries=registries, source=str(path), out=out)
 
@@ -65,7 +65,11 @@ def parse_recipe(
         out: folder of the recipe's run, or what tells it once types and names are checked.
     """
     registries = registries or load_registries()
+    if excesses := find_excesses(raw):  # before anything walks through it
+        raise RecipeError(excesses, source=source, code="recipe-excess")
     data, problems = apply_overrides(dict(raw), overrides)
+    if excesses := find_excesses(data):
+        raise RecipeError(excesses, source="--set", code="recipe-excess")
     model = registries.derive(recipe_model)
     try:
         recipe = model.model_validate(data)

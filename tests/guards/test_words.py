@@ -32,6 +32,7 @@ EXPERT_FILES = {
     # Plans count active parameters; reports draw loads.
     "plan/cost.py",
     "plan/plan.py",
+    "records/evaluation.py",
     "report/charts.py",
     "report/collect.py",
     "report/marks.py",
