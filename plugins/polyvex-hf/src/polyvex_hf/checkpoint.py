@@ -63,16 +63,24 @@ def find_checkpoint(name: str) -> Checkpoint:
         if not (folder / CONFIG).is_file():
             raise ValueError(f"no {CONFIG} in {folder}; expected a directory that save_pretrained wrote")
         return _read(name, folder)
-    cached = _cached(name, CONFIG)
+    cached = folder_of(name)
     if name in KNOWN:
         known = KNOWN[name]
-        return Checkpoint(name, known.model_type, json.dumps(known.config), cached.parent if cached else None)
+        return Checkpoint(name, known.model_type, json.dumps(known.config), cached)
     if cached is None:
         raise ValueError(
             f"'{name}' is no directory, and not in the hub's local cache. To get it: hf download {name}. Known without "
             f"that: {', '.join(KNOWN)}"
         )
-    return _read(name, cached.parent)
+    return _read(name, cached)
+
+
+def folder_of(name: str) -> Path | None:
+    """The directory of a checkpoint, or its snapshot in the hub's local cache; None if it is on neither."""
+    if Path(name).is_dir():
+        return Path(name)
+    config = find_on_hub(name, (CONFIG,)) if _is_hub_name(name) else None
+    return config.parent if config else None
 
 
 def _read(name: str, folder: Path) -> Checkpoint:
@@ -154,10 +162,6 @@ def _card_licenses(path: Path) -> list[str]:
         return []
     names = card.get("license")
     return [str(name) for name in (names if isinstance(names, list) else [names]) if name]
-
-
-def _cached(name: str, file: str) -> Path | None:
-    return find_on_hub(name, (file,)) if _is_hub_name(name) else None
 
 
 def _is_hub_name(name: str) -> bool:

@@ -13,10 +13,11 @@ from polyvex.encoders import EncoderFacts, EncoderOptions, VisionEncoder, Weight
 from polyvex.errors import WeightsError
 from polyvex.options import LocalPath, absolute
 from polyvex.tokens import TokenShape, VisualTokens
-from polyvex_hf.checkpoint import differences, find_checkpoint, license_of, weights_of
+from polyvex_hf.checkpoint import CONFIG, differences, find_checkpoint, folder_of, license_of, weights_of
 from polyvex_hf.network import make_parts, network_class
 from polyvex_hf.pictures import Pictures, find_pictures
 from polyvex_hf.reading import read_tokens
+from polyvex_hf.settings import FILES
 from polyvex_hf.structure import Size, Structure, structure_of
 from polyvex_hf.table import Asked, known_structure
 from polyvex_hf.weights import load_into
@@ -133,9 +134,12 @@ class HfEncoder(VisionEncoder[HfOptions]):
 
     @classmethod
     def weights(cls, options: HfOptions) -> WeightsPlace:
-        """Look for the file at ``options.weights``, else in the directory or the hub's local cache."""
-        place = weights_of(options.checkpoint, options.weights)
-        return dataclasses.replace(place, beside=files_beside(place.path, ("config.json", "preprocessor_config.json")))
+        """Look for the file at ``options.weights``, else in the directory or the hub's local cache.
+
+        Tokens also depend on the checkpoint's configuration and image processor, wherever the weights are.
+        """
+        place, folder = weights_of(options.checkpoint, options.weights), folder_of(options.checkpoint)
+        return dataclasses.replace(place, beside=files_beside(folder and folder / CONFIG, (CONFIG, *FILES[::-1])))
 
     def load_pretrained(self) -> WeightsReport:
         """Load the weights. Other towers, heads, pooling and later layers stay unused.

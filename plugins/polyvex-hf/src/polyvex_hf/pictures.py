@@ -1,6 +1,5 @@
 """From an image to pixels, by the numbers of a checkpoint's image processor."""
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -17,10 +16,8 @@ from torch.nn import functional as F
 from polyvex.encoders import normalize
 from polyvex.encoders.images import to_rgb
 from polyvex_hf.processors import BILINEAR, CONSTANTS, PROCESSORS, Settings
+from polyvex_hf.settings import FILES, Triple, channels, edge_of, filter_of, find_settings
 
-FILE = "preprocessor_config.json"
-
-Triple = tuple[float, float, float]
 Size = tuple[int, int]
 
 
@@ -84,22 +81,21 @@ class Pictures:
 
 
 def find_pictures(folder: Path | None, model_type: str) -> Pictures:
-    """The numbers of the folder's ``preprocessor_config.json``; without one, those of the family.
+    """The numbers of the folder's image processor; without one, those of the family.
 
     Raises:
         ValueError: if neither is known, or the file asks for steps that are not known here.
     """
-    path = folder / FILE if folder else None
-    if path is not None and path.is_file():
+    if found := find_settings(folder):
+        path, settings = found
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
             return read_settings(settings, default=CONSTANTS.get(model_type, {}).get("image_processor_type"))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}: cannot follow this image processor: {error}") from None
     if model_type not in CONSTANTS:
         raise ValueError(
-            f"no {FILE} here, and mean, deviation and size of the family '{model_type}' are not known. Put the "
-            f"checkpoint's {FILE} beside its config.json"
+            f"no {' or '.join(FILES)} with an image processor here, and mean, deviation and size of the family "
+            f"'{model_type}' are not known. Put the checkpoint's file beside its config.json"
         )
     return read_settings(CONSTANTS[model_type], default=None)
 
@@ -122,25 +118,14 @@ def read_settings(settings: Settings, *, default: str | None) -> Pictures:
     if full.get("do_pad") or not math.isclose(full.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-3):
         raise ValueError("it pads, or does not scale values to 0-1")
     plain = not full.get("do_normalize", True)
-    resized, keeps_aspect = _edge(full["size"], PROCESSORS[kind]["size"])
+    resized, keeps_aspect = edge_of("size", full["size"], square="height" in PROCESSORS[kind]["size"])
     return Pictures(
-        mean=(0.0, 0.0, 0.0) if plain else _triple(full["image_mean"]),
-        std=(1.0, 1.0, 1.0) if plain else _triple(full["image_std"]),
-        resample=int(full["resample"]),
+        mean=(0.0, 0.0, 0.0) if plain else channels("image_mean", full["image_mean"]),
+        std=(1.0, 1.0, 1.0) if plain else channels("image_std", full["image_std"]),
+        resample=filter_of(full["resample"]),
         rounds=kind != "DINOv3ViT",
         **_cut(kind, full, resized, keeps_aspect),
     )
-
-
-def _edge(size: Any, default: Any) -> tuple[int, bool]:
-    """The side that an image is resized to, and whether its aspect ratio is kept."""
-    if isinstance(size, int):  # as files before 2022 have it: a class's default tells what the number means
-        return size, "shortest_edge" in default
-    if set(size) == {"shortest_edge"}:
-        return int(size["shortest_edge"]), True
-    if set(size) == {"height", "width"} and size["height"] == size["width"]:
-        return int(size["height"]), False
-    raise ValueError(f"its size is {size}; expected shortest_edge, or height and width of a square")
 
 
 def _cut(kind: str, full: Settings, resized: int, keeps_aspect: bool) -> dict[str, Any]:
@@ -151,12 +136,7 @@ def _cut(kind: str, full: Settings, resized: int, keeps_aspect: bool) -> dict[st
         if keeps_aspect:
             raise ValueError("it keeps the aspect ratio and does not cut; images would differ in size")
         return {"resized": resized, "cut": resized, "keeps_aspect": False}
-    cut, _ = _edge(full["crop_size"], {})
+    cut, _ = edge_of("crop_size", full["crop_size"], square=True)
     if cut > resized:
         raise ValueError(f"it resizes to {resized} and cuts {cut}, which would put black borders around images")
     return {"resized": resized, "cut": cut, "keeps_aspect": keeps_aspect}
-
-
-def _triple(values: Any) -> Triple:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
