@@ -84,8 +84,11 @@ def budgets(recipe: Recipe, registries: Registries, *, dim: int, sizes: Sequence
 
 
 def used_up(ids: Real[Tensor, " tokens"]) -> int:
-    """Positions that some tokens use up: how many there are, or with fractions how many whole ones they lie on."""
-    return len((ids + SLACK).floor().unique())
+    """Whole positions that some tokens use: the number of unit intervals that cover them, closed at either end.
+
+    Tokens of ``stride`` are in (p, p + 1], those of ``interpolate`` in [p, p + 1).
+    """
+    return min(len((ids + SLACK).floor().unique()), len((ids - SLACK).ceil().unique()))
 
 
 def _separate(layouts: ImageLayouts, recipe: Recipe) -> bool:

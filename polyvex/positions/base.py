@@ -34,7 +34,8 @@ OptionsT = TypeVar("OptionsT", bound=PositionOptions, default=Any)
 class RunPositions:
     """Positions of the tokens of one run, counted from its start, and how many positions it takes up.
 
-    ``offsets`` are at least 0 and may repeat, go back, or have a fraction; ``extent`` is above the greatest of them.
+    ``offsets`` may repeat, decrease, or have a fraction. They are above -1, the position of a token right before the
+    run: a fraction below 0 places a token between the two. ``extent`` is greater than all of them.
     """
 
     offsets: Real[Tensor, " tokens"]

@@ -1,7 +1,9 @@
 """Position schemes whose visual tokens go on by less than one: V2PE's (arXiv 2412.09616, §3.2), and a budget.
 
-V2PE gives each visual token a step of 1/δ, chosen at random for each image in training and fixed when answering; text
-behind the image goes on at the next whole position.
+V2PE advances the position by δ ≤ 1 before each visual token, δ being drawn for each image in training and fixed at
+inference, and rounds up after the image. With the last text token in front of N visual tokens at position p, these are
+at p + δ, p + 2δ, …, p + N·δ, and the next text token is at ⌈p + N·δ⌉ + 1: ``get_rope_pos_id`` of OpenGVLab/V2PE at
+commit f96f189.
 """
 
 from typing import Annotated, Self
@@ -18,18 +20,22 @@ Step = Annotated[float, Field(gt=0, le=1)]
 class StrideOptions(PositionOptions):
     """Options of the ``stride`` scheme."""
 
-    step: Step = Field(default=0.25, description="Positions from one visual token to the next; V2PE takes 1/2 … 1/256.")
+    step: Step = Field(
+        default=0.25,
+        description="Positions from each visual token to the next, and from the text in front to the first; V2PE takes "
+        "1/2 … 1/256.",
+    )
 
 
 class Stride(PositionScheme[StrideOptions]):
-    """Each visual token is a fixed step further than the one before."""
+    """Each visual token is a fixed step after the token before it; the first is a step after the text in front."""
 
     Options = StrideOptions
     summary = "a fixed step of less than one position per visual token (V2PE)"
 
     def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
         """Counted by steps."""
-        return _stepped(run.tokens, self.options.step)
+        return _after_steps(run.tokens, self.options.step)
 
 
 class RandomStrideOptions(PositionOptions):
@@ -52,7 +58,7 @@ class RandomStrideOptions(PositionOptions):
 
 
 class RandomStride(PositionScheme[RandomStrideOptions]):
-    """Each visual token is a step further than the one before; training draws the step for each image."""
+    """As ``stride``, with a step that training draws for each image."""
 
     Options = RandomStrideOptions
     summary = "a step per visual token that is random for each image in training (V2PE)"
@@ -66,7 +72,7 @@ class RandomStride(PositionScheme[RandomStrideOptions]):
         """Draw the step that all runs of an image go by."""
         options = self.options
         step = options.steps[int(torch.randint(len(options.steps), ()))] if self.training else options.step
-        return lambda run, *, image: _stepped(run.tokens, step)
+        return lambda run, *, image: _after_steps(run.tokens, step)
 
     def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
         """Counted by steps, of an image that has but this run."""
@@ -93,6 +99,13 @@ class Interpolate(PositionScheme[InterpolateOptions]):
     def within(self, run: VisualLayout, *, image: VisualLayout) -> RunPositions:
         """Counted by the budget over the tokens that share it; never by more than one."""
         return _stepped(run.tokens, min(self.options.positions / image.tokens, 1.0))
+
+
+def _after_steps(tokens: int, step: float) -> RunPositions:
+    """Positions after a step before each token, with -1 for what is in front of the run."""
+    found = _stepped(tokens, step)
+    ahead = 0 if step == 1 else step - 1
+    return RunPositions(offsets=found.offsets + ahead, extent=found.extent)
 
 
 def _stepped(tokens: int, step: float) -> RunPositions:

@@ -142,8 +142,9 @@ class PositionKit:
             )
             offsets = found.offsets.tolist()
             expect(
-                bool(found.offsets.isfinite().all()) and min(offsets) >= 0,
-                f"{self.name}.within gives offsets below the run's start, or not finite: {offsets}",
+                bool(found.offsets.isfinite().all()) and min(offsets) > -1,
+                f"{self.name}.within gives offsets that are not finite, or not above -1, the position in front of the "
+                f"run: {offsets}",
             )
             expect(
                 found.extent > max(offsets),

@@ -45,7 +45,9 @@ def step_by_hand(scheme: str, source: int, *, common: bool) -> float:
 
 def offset_by_hand(scheme: str, number: int, row: int, step: float) -> float:
     """Where the token with a number in its encoder's run and a row sits, counted from the run's start."""
-    if scheme in (*STEPS, "interpolate"):
+    if scheme in STEPS:  # a step before each token, from the one in front of the run, which is at -1
+        return (number + 1) * step - 1
+    if scheme == "interpolate":
         return number * step
     return {"share_all": 0, "share_row": row, "share_row_col": row}.get(scheme, number)
 
@@ -71,7 +73,7 @@ def position_ids_by_hand(
             here = run + offset_by_hand(scheme, int(numbered), row, step)
             ids.append(here)
             numbered += 1
-            free = max(free, here + step)
+            free = max(free, here + (1 if scheme in STEPS else step))
             seen += 1
             if seen % 12 == 0:
                 free = math.ceil(round(free, 6))

@@ -29,11 +29,11 @@ def test_tiles_have_a_panel_with_the_ends_of_rows_in_its_last_column(tiny_recipe
     found = position_map(recipe, registries, size=(32, 64))
     whole, tiles, other = found.panels
     assert [panel.title for panel in found.panels] == ["patchify, whole image", "patchify, tiles", "color-grid"]
-    assert whole.places.tolist() == [[0, 0.5], [1, 1.5]]
+    assert whole.places.tolist() == [[-0.5, 0], [0.5, 1]]
     assert tiles.ends
-    assert tiles.places.tolist() == [[2, 2.5, 3, 3.5, 4], [4.5, 5, 5.5, 6, 6.5]]
+    assert tiles.places.tolist() == [[1.5, 2, 2.5, 3, 3.5], [4, 4.5, 5, 5.5, 6]]
     assert found.size == (32, 64)
-    assert other.places[0, 0] == 7
+    assert other.places[0, 0] == 6.5
     assert "an image of 64x32 pixels" in describe(found)
 
 

@@ -1,5 +1,6 @@
 """Runs within images, images among text, texts in a row: position ids counted by hand."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -57,9 +58,9 @@ def assign(name: str, *rows: str, layout: Any = LAYOUT, **options: Any) -> Posit
         ("share_all", "common", [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3], 4),
         ("share_row", "sequential", [0, 1, 1, 1, 2, 2, 2, 3, 4, 5, 5, 6, 7], 8),
         ("share_row_col", "common", [0, 1, 1, 1, 2, 2, 2, 1, 2, 1, 1, 3, 4], 5),
-        ("stride", "sequential", [0, 1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3.25, 4, 5], 6),
-        ("stride", "common", [0, 1, 1.25, 1.5, 1.75, 2, 2.25, 1, 1.25, 1, 1.25, 3, 4], 5),
-        ("random_stride", "common", [0, *(1 + n / 16 for n in range(6)), 1, 1 + 1 / 16, 1, 1 + 1 / 16, 2, 3], 4),
+        ("stride", "sequential", [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 4, 5], 6),
+        ("stride", "common", [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 0.25, 0.5, 0.25, 0.5, 3, 4], 5),
+        ("random_stride", "common", [0, *(n / 16 for n in range(1, 7)), 1 / 16, 1 / 8, 1 / 16, 1 / 8, 2, 3], 4),
     ],
 )
 def test_ids_by_hand(name: str, base: str, expected: list[float], following: int) -> None:
@@ -114,11 +115,13 @@ def test_images_share_no_position_with_each_other_nor_with_text(name: str, base:
 
 
 @pytest.mark.parametrize(("name", "base"), BASES)
-def test_text_behind_an_image_goes_on_at_a_whole_free_position(name: str, base: str) -> None:
+def test_text_after_an_image_continues_at_a_whole_free_position(name: str, base: str) -> None:
     positions = assign(name, f"t{IMAGE}t", base=base)
     highest = float(positions.ids[0, :-1].max())
     assert float(positions.ids[0, -1]).is_integer()
-    assert highest < float(positions.ids[0, -1]) <= highest + 1
+    if "stride" in name:  # V2PE: the next whole position after the last token's
+        assert float(positions.ids[0, -1]) == math.ceil(highest) + 1
+    assert highest < float(positions.ids[0, -1]) <= math.ceil(highest) + 1
 
 
 @pytest.mark.parametrize(("name", "base"), BASES)
@@ -163,9 +166,9 @@ def test_a_separator_takes_a_position_of_its_own() -> None:
     row = "txxxxxxt"
     assert assign("share_all", row, layout=layout).ids.tolist() == [[0, 1, 1, 2, 3, 4, 4, 5]]
     assert assign("share_all", row, layout=layout, base="common").ids.tolist() == [[0, 1, 1, 2, 3, 1, 1, 4]]
-    # A separator starts at a whole position, and the run behind it goes on from there.
-    assert assign("stride", row, layout=layout, step=0.5).ids.tolist() == [[0, 1, 1.5, 2, 3, 4, 4.5, 5]]
-    assert assign("stride", row, layout=layout, step=0.75).ids.tolist() == [[0, 1, 1.75, 3, 4, 5, 5.75, 7]]
+    # A separator is at a whole position, and the next run continues a step after it.
+    assert assign("stride", row, layout=layout, step=0.5).ids.tolist() == [[0, 0.5, 1, 2, 3, 3.5, 4, 5]]
+    assert assign("stride", row, layout=layout, step=0.75).ids.tolist() == [[0, 0.75, 1.5, 3, 4, 4.75, 5.5, 7]]
 
 
 def test_an_encoder_may_have_a_scheme_of_its_own() -> None:
@@ -218,7 +221,7 @@ def test_rounding_takes_up_no_position_too_many() -> None:
 def test_whole_counts_stay_exact_far_into_a_sequence() -> None:
     row = "t" * 9000 + IMAGE + "t"
     ids = assign("stride", row, step=1 / 256).ids[0]
-    assert ids[9000:9010].tolist() == [9000 + n / 256 for n in range(10)]
+    assert ids[9000:9010].tolist() == [8999 + n / 256 for n in range(1, 11)]
     assert ids[-1] == 9001
 
 
@@ -248,10 +251,10 @@ def test_a_budget_of_one_encoders_own_is_its_own() -> None:
 
 
 def test_float32_is_kept_to_the_end() -> None:
-    # bfloat16 has eight bits: behind 300 text tokens a sixteenth of a position would be lost.
+    # bfloat16 has eight bits: after 300 text tokens a sixteenth of a position would be lost.
     layout = VisualLayout.of([TokenShape(tokens=4, dim=4)])
     found = assign("stride", "t" * 300 + "xxxx", layout=layout, step=0.0625).ids[0, 300:]
-    assert found.tolist() == [300, 300.0625, 300.125, 300.1875]
+    assert found.tolist() == [299.0625, 299.125, 299.1875, 299.25]
 
 
 def test_a_whole_position_is_not_missed_by_a_rounding_error() -> None:
@@ -275,4 +278,35 @@ def test_separators_take_nothing_of_a_budget() -> None:
 
 def test_an_image_takes_a_position_at_least() -> None:
     layout = VisualLayout.of([TokenShape(tokens=1, dim=4)])
-    assert assign("stride", "xt", layout=layout, step=0.001).ids.tolist() == [[0, 1]]
+    assert assign("stride", "txt", layout=layout, step=0.125).ids.tolist() == [[0, 0.125, 2]]
+
+
+def v2pe(row: str, step: float) -> list[float]:
+    """V2PE's rule (``get_rope_pos_id`` of OpenGVLab/V2PE): a step before each visual token, text on the next whole."""
+    ids, at = [], -1.0
+    for here in row:
+        at = at + step if here == "x" else float(math.ceil(round(at, 9))) + 1
+        ids.append(at)
+    return ids
+
+
+@pytest.mark.parametrize("step", [1.0, 0.5, 0.25, 0.125, 1 / 16, 1 / 64, 1 / 256])
+@pytest.mark.parametrize("row", ["txxxxxxxxt", "tttxxxxxxxxtttxxxxxxxxtt", "txxxxxxxxtxxxxxxxx"])
+def test_steps_are_those_of_v2pes_code(row: str, step: float) -> None:
+    layout = VisualLayout.of([TokenShape(tokens=8, dim=4)])
+    found = assign("stride", row, layout=layout, step=step)
+    assert found.ids[0].tolist() == v2pe(row, step)
+    assert found.next_id.tolist() == [v2pe(f"{row}t", step)[-1]]
+    assert assign("random_stride", row, layout=layout, step=step).ids[0].tolist() == v2pe(row, step)
+
+
+def test_several_runs_of_an_image_step_as_one() -> None:
+    layout = VisualLayout.of([TokenShape(tokens=5, dim=4), TokenShape(tokens=3, dim=4)])
+    row = "tt" + "x" * 8 + "t"
+    assert assign("stride", row, layout=layout, step=0.125).ids[0].tolist() == v2pe(row, 0.125)
+
+
+def test_an_image_without_text_in_front_starts_below_zero() -> None:
+    # Rotary positions depend on differences alone, so V2PE's rule holds there, too.
+    layout = VisualLayout.of([TokenShape(tokens=2, dim=4)])
+    assert assign("stride", "xxt", layout=layout, step=0.25).ids[0].tolist() == [-0.75, -0.5, 1]
