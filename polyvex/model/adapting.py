@@ -16,6 +16,7 @@ from polyvex.adapters import (
 )
 from polyvex.adapters.targets import fits
 from polyvex.context import TokenContext
+from polyvex.moe.families import why_unread
 from polyvex.moe.record import is_router
 from polyvex.options import Options
 
@@ -66,7 +67,7 @@ def block_layers(lm: Any) -> list[str]:
     head = lm.get_output_embeddings()
     linear = [name for name, part in lm.named_modules() if isinstance(part, nn.Linear) and part is not head]
     outer = dict.fromkeys(name.partition(INSIDE)[0] for name in linear if f".{ADAPTER}" not in name)
-    choosing = tuple(name for name, part in lm.named_modules() if is_router(part))
+    choosing = tuple(name for name, part in lm.named_modules() if is_router(part) or why_unread(part))
     return [
         name
         for name in outer

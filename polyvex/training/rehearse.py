@@ -8,7 +8,7 @@ from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.model.adapting import Adapters, unheard_targets
 from polyvex.model.start import start_problems
-from polyvex.moe.record import routers
+from polyvex.moe.record import routers, unread_routers
 from polyvex.moe.upcycle import install_experts
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.recipe.start import Start, begins_sparse
@@ -84,4 +84,4 @@ def unread_experts(lm: Any) -> bool:
     """Whether a language model is a mixture of experts by itself, with routers that polyvex cannot read."""
     config = lm.config.get_text_config()
     sparse = any(getattr(config, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts"))
-    return sparse and not routers(lm)
+    return not routers(lm) and bool(sparse or unread_routers(lm))

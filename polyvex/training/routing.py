@@ -11,7 +11,7 @@ from polyvex.cache.reader import ImageReader
 from polyvex.data.base import Sample
 from polyvex.errors import RunError
 from polyvex.hooks.manager import Registries
-from polyvex.moe.record import record_routing, routers
+from polyvex.moe.record import record_routing, routers, unread_routers
 from polyvex.moe.routing import Routing
 from polyvex.moe.statistics import ALL, VISUAL, RoutingStatistics
 from polyvex.progress import bar
@@ -113,7 +113,7 @@ def routing_of_run(
     )
     model, processor = opened.assistant.model, opened.assistant.processor
     if not routers(model.lm):
-        raise RunError(f"{path}: the language model is dense, so nothing is routed. Train a stage with upcycle = true")
+        raise RunError(_without_routers(path, model.lm), code="no-routing")
     found = routing_statistics(model, processor, opened.samples, opened.reader, progress=progress)
     shown = list(_pictures(opened, pictures))
     table = {
@@ -127,6 +127,12 @@ def routing_of_run(
         "pathways": {"layers": [_number(name) for name in found.names], **found.paths()},
     }
     return RoutingFound(table=table, pictures=shown)
+
+
+def _without_routers(path: str | Path, lm: Any) -> str:
+    if unread := unread_routers(lm):
+        return f"{path}: polyvex cannot read the routers of {type(lm).__name__} ({'; '.join(unread)})"
+    return f"{path}: the language model is dense and has no routers. Train a stage with upcycle = true"
 
 
 def _sources(model: Any) -> list[str]:

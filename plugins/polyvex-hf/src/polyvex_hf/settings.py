@@ -69,10 +69,10 @@ def filter_of(value: Any) -> int:
     """
     named = {member.name.lower(): int(member) for member in Resampling}
     found = named.get(value.lower()) if isinstance(value, str) else value
-    if isinstance(found, bool) or found not in named.values():
+    if not isinstance(found, int) or isinstance(found, bool) or found not in named.values():
         known = ", ".join(f"{number} ({name})" for name, number in named.items())
         raise ValueError(f"resample is {value!r}; expected one of {known}")
-    return int(found)
+    return found
 
 
 def edge_of(key: str, size: Any, *, square: bool) -> tuple[int, bool]:
