@@ -12,12 +12,14 @@ from polyvex.data.prompt import IMAGE
 from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import RecipeError
 from polyvex.hooks.manager import Registries, load_registries
+from polyvex.hooks.registry import CORE, Plugin, Registry
 from polyvex.recipe.check import about, recipe_layouts
 from polyvex.recipe.matching import sized_fusion
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.prompt import template_of
 from polyvex.recipe.schema import Recipe
 from polyvex.recipe.start import Start, start_of
+from polyvex.recipe.tables import origin_key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -76,12 +78,29 @@ def encoder_tables(recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def plugin_origins(recipe: Recipe, registries: Registries) -> dict[str, str]:
-    """For each encoder by name, the distribution and version that brought it, as pip writes it."""
-    found = {}
-    for table, name in zip(recipe.encoders, encoder_names(recipe), strict=True):
-        plugin = registries.encoders.entry(table.use).plugin
-        found[name] = f"{plugin.distribution}=={plugin.version}" if plugin.version else plugin.distribution
+    """The distribution and version of each encoder by its name, and by :func:`origin_key` of all other components.
+
+    Components of polyvex itself are left out, except encoders.
+    """
+    found = {
+        name: _requirement(registries.encoders.entry(table.use).plugin)
+        for table, name in zip(recipe.encoders, encoder_names(recipe), strict=True)
+    }
+    used: list[tuple[Registry[Any], Any]] = [
+        (registries.fusions, recipe.fusion),
+        (registries.position_schemes, recipe.positions),
+        *((registries.position_schemes, table.positions) for table in recipe.encoders),
+        *((registries.reducers, table.reduce) for table in recipe.encoders),
+        (registries.routers, recipe.moe.router if recipe.moe is not None else None),
+    ]
+    for registry, table in used:
+        if table is not None and (plugin := registry.entry(table.use).plugin).distribution != CORE:
+            found[origin_key(registry, table.use)] = _requirement(plugin)
     return found
+
+
+def _requirement(plugin: Plugin) -> str:
+    return f"{plugin.distribution}=={plugin.version}" if plugin.version else plugin.distribution
 
 
 def make_processor(recipe: Recipe, registries: Registries, texts: Iterable[str]) -> "PolyvexProcessor":

@@ -1,7 +1,7 @@
 """The base of everything that a recipe can set."""
 
 import os
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -28,6 +28,21 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
+
+    if not TYPE_CHECKING:  # type checkers know the fields, and must report the others
+
+        def __getattr__(self, name: str) -> Any:
+            """Explain an option that does not exist: the usual reason is a component without ``Options = ...``."""
+            try:
+                return super().__getattr__(name)
+            except AttributeError as error:
+                if name.startswith("_"):
+                    raise
+                known = ", ".join(type(self).model_fields) or "none"
+                raise AttributeError(
+                    f"{type(self).__name__} has no option '{name}'; its options: {known}. "
+                    "A component with options of its own names their class: Options = MyOptions"
+                ) from error
 
     @classmethod
     def example(cls) -> Self:

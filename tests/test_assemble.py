@@ -1,6 +1,8 @@
 """From a recipe to a model and its processor."""
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import pytest
 import torch
 
 from polyvex.assemble import build, build_model, encoder_tables, make_processor, plugin_origins
-from polyvex.errors import RecipeError, WeightsError
+from polyvex.errors import PluginError, RecipeError, WeightsError
 from polyvex.hooks.manager import Registries
+from polyvex.hooks.registry import Plugin
+from polyvex.model.components import read_components
 from polyvex.recipe import Recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
@@ -62,6 +66,29 @@ def test_the_order_of_encoders_is_the_recipes(
 
 def test_plugins_are_written_as_pip_writes_them(tiny_recipe: Callable[..., Recipe], registries: Registries) -> None:
     assert plugin_origins(tiny_recipe(), registries)["patchify"] == "polyvex-basics==0.1.0"
+
+
+def test_other_components_of_plugins_are_written_too(
+    tiny_recipe: Callable[..., Recipe], registries: Registries, tmp_path: Path
+) -> None:
+    """A missing plugin of a scheme, reducer or router is named as that of an encoder is."""
+    mine = Plugin(name="mine", distribution="polyvex-mine", version="1.2")
+    recipe = tiny_recipe()
+    known = replace(registries, position_schemes=copy.copy(registries.position_schemes))
+    known.position_schemes.entries = dict(registries.position_schemes.entries)
+    entry = known.position_schemes.entries[recipe.positions.use]
+    known.position_schemes.entries[recipe.positions.use] = replace(entry, plugin=mine)
+    built = build(recipe, registries=known)
+    origins = built.model.config.plugins
+    assert origins == {
+        **plugin_origins(recipe, registries),
+        f"position scheme {recipe.positions.use}": "polyvex-mine==1.2",
+    }
+
+    del known.position_schemes.entries[recipe.positions.use]
+    with pytest.raises(PluginError, match=r"pip install 'polyvex-mine==1\.2'") as caught:
+        read_components(built.model.config, known, dim=64)
+    assert caught.value.code == "plugin-missing"
 
 
 def test_missing_weights_stop_the_build(

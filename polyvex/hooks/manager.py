@@ -1,6 +1,5 @@
 """Find plugins, keep the broken ones from stopping the others, and collect what they register."""
 
-import inspect
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ import pluggy
 from polyvex.errors import PluginError
 from polyvex.hooks import specs
 from polyvex.hooks.contract import check_contract, unmet_requirement
+from polyvex.hooks.functions import check_hooks
 from polyvex.hooks.offers import checked_offer
 from polyvex.hooks.registry import Plugin, Registry, unknown
 
@@ -175,8 +175,8 @@ def _register(
     """Register one plugin and collect what it offers. ``strict`` re-raises what would mark a plugin as broken."""
     try:
         check_contract(namespace)
+        check_hooks(namespace, plugin)
         manager.register(namespace, name=plugin.name)
-        _check_hook_names(manager, namespace, plugin)
         offers = _offers(manager, namespace)
     except KeyboardInterrupt:
         raise
@@ -212,17 +212,6 @@ def _add_all(
     return clashes
 
 
-def _check_hook_names(manager: pluggy.PluginManager, namespace: Any, plugin: Plugin) -> None:
-    """A misspelt hook would be silently deaf, so it is an error with the nearest names; so would be an unmarked one."""
-    known = [name for name, _ in inspect.getmembers(specs, inspect.isfunction) if name.startswith("register_")]
-    callers = manager.get_hookcallers(namespace) or []
-    if unmarked := [name for name in known if hasattr(namespace, name) and name not in [one.name for one in callers]]:
-        raise PluginError(f"{', '.join(unmarked)}: not marked as a hook. Write @hookimpl of polyvex.hooks above it")
-    for caller in callers:
-        if caller.name not in known:
-            raise PluginError(f"plugin {plugin}: {unknown('hook', caller.name, known)}")
-
-
 def _offers(manager: pluggy.PluginManager, namespace: Any) -> dict[str, dict[str, type]]:
     others = [plugin for plugin in manager.get_plugins() if plugin is not namespace]
     offers: dict[str, dict[str, type]] = {}
@@ -232,7 +221,8 @@ def _offers(manager: pluggy.PluginManager, namespace: Any) -> dict[str, dict[str
         for result in results:
             offers[kind] = checked_offer(kind, result)
         if hook.get_hookimpls() and not results:  # pluggy leaves None out of the results
-            raise PluginError(f"register_{kind} returned None, expected a mapping from name to class")
+            reason = f"register_{kind} returned None, expected a mapping from name to class. Is the return missing?"
+            raise PluginError(reason, code="plugin-hook")
     return offers
 
 

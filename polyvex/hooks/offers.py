@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from polyvex.errors import PluginError
+from polyvex.hooks.declared import declaration_problems
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 """What a component may be called: its name stands in recipes, after dots and between commas."""
@@ -17,36 +17,26 @@ def checked_offer(kind: str, result: object) -> dict[str, type]:
     stop commands that never name it.
 
     Raises:
-        PluginError: if it is no such mapping, or a name or a class in it cannot be used.
+        PluginError: if it is no such mapping, or names or classes in it cannot be used. Lists every problem.
     """
     if not isinstance(result, Mapping):
-        raise PluginError(f"register_{kind} returned {type(result).__name__}, expected a mapping from name to class")
-    for name, component in result.items():
-        if not isinstance(name, str):
-            raise PluginError(f"register_{kind}: the name {name!r} is no text, expected what recipes may write")
-        if not NAME.fullmatch(name):
-            raise PluginError(
-                f"register_{kind}: the name {name!r} cannot stand in a recipe, expected small letters, digits, - and _"
-            )
-        if problem := _problem(component, _bases()[kind]):
-            raise PluginError(f"register_{kind}: '{name}' {problem}")
+        raise PluginError(
+            f"register_{kind} returned {type(result).__name__}, expected a mapping from name to class. "
+            'Write: return {"my-name": MyClass}',
+            code="plugin-hook",
+        )
+    problems = [problem for name, component in result.items() for problem in _problems(kind, name, component)]
+    if problems:
+        raise PluginError(f"register_{kind}: {'; '.join(problems)}", code="plugin-component")
     return dict(result)
 
 
-def _problem(component: Any, base: type) -> str:
-    """Why a class cannot be listed or named in recipes; empty if it can."""
-    if not isinstance(component, type) or not issubclass(component, base):
-        return f"is {component!r}, expected a subclass of {base.__name__}"
-    if abstract := sorted(getattr(component, "__abstractmethods__", ())):
-        return f"does not implement {', '.join(abstract)} of {base.__name__}"
-    summary = getattr(component, "summary", None)
-    if not isinstance(summary, str) or not summary.strip():
-        return f"has the summary {summary!r}, expected one line for listings"
-    own = getattr(base, "Options", None)
-    given = getattr(component, "Options", None)
-    if own is not None and not (isinstance(given, type) and issubclass(given, own)):
-        return f"has the Options {given!r}, expected a subclass of {own.__name__}"
-    return ""
+def _problems(kind: str, name: object, component: object) -> list[str]:
+    if not isinstance(name, str):
+        return [f"the name {name!r} is no text, expected what recipes may write"]
+    if not NAME.fullmatch(name):
+        return [f"the name {name!r} cannot stand in a recipe, expected small letters, digits, - and _"]
+    return [f"'{name}' {problem}" for problem in declaration_problems(component, _bases()[kind])]
 
 
 def _bases() -> dict[str, type]:

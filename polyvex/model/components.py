@@ -1,6 +1,6 @@
 """From the tables of a configuration to the parts of a model."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import RecipeError
 from polyvex.fusion.base import Fusion
 from polyvex.hooks.manager import Registries
+from polyvex.hooks.registry import Registry
 from polyvex.layouts import ImageLayouts, image_layouts, token_shapes
 from polyvex.model.config import PolyvexConfig
 from polyvex.model.merge import MergeViews
@@ -22,7 +23,7 @@ from polyvex.moe.routers import Router, RouterOptions
 from polyvex.positions import PositionAssigner
 from polyvex.positions.build import build_assigner
 from polyvex.recipe.model import FusionKeys
-from polyvex.recipe.tables import read_encoder, read_table
+from polyvex.recipe.tables import origin_of, read_encoder, read_table
 from polyvex.reducers.base import Reducer
 from polyvex.tokens import TokenShape
 
@@ -63,7 +64,7 @@ def read_components(
     kinds = [(registries.encoders[table.use], table) for table in tables]
     emitted = [kind.describe(table).shape for kind, table in kinds]
     shapes = token_shapes(kinds, registries.reducers)
-    fusion_options = read_table(registries.fusions, config.fusion or {}, keys=FusionKeys)
+    fusion_options = _read(registries.fusions, config.fusion or {}, config, keys=FusionKeys)
     fusion_kind = registries.fusions[fusion_options.use]
     learned = fusion_options.separator == "learned"
     separator = 1 if learned else len(config.separator_ids or [])
@@ -75,7 +76,7 @@ def read_components(
             for (_, table), shape in zip(kinds, emitted, strict=True)
             if table.reduce is not None
         }
-    scheme = read_table(registries.position_schemes, config.positions or {})
+    scheme = _read(registries.position_schemes, config.positions or {}, config)
     own = {index: table.positions for index, (_, table) in enumerate(kinds) if table.positions is not None}
     positions = build_assigner(registries.position_schemes, scheme, own, layout=layouts.widest(), dim=dim)
     moe, router = read_experts(config, registries)
@@ -130,9 +131,14 @@ def read_encoders(config: PolyvexConfig, registries: Registries) -> list[Any]:
         PluginError: if a plugin that brought one of them is not installed.
     """
     return [
-        read_encoder(registries, table, origin=(config.plugins or {}).get(table["name"], ""))
+        read_encoder(registries, table, origin=(config.plugins or {}).get(table["name"], ""), plugins=config.plugins)
         for table in config.encoders or []
     ]
+
+
+def _read(registry: Registry[Any], raw: Mapping[str, Any], config: PolyvexConfig, **keys: Any) -> Any:
+    """As :func:`read_table`; an error names the distribution that the component came from."""
+    return read_table(registry, raw, origin=origin_of(registry, raw, config.plugins), **keys)
 
 
 def read_experts(
@@ -142,5 +148,5 @@ def read_experts(
     if not config.moe:
         return None, (Router, RouterOptions())
     table = dict(config.moe)
-    options = read_table(registries.routers, table.pop("router"))
+    options = _read(registries.routers, table.pop("router"), config)
     return MoEOptions.model_validate(table), (registries.routers[options.use], options)

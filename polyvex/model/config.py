@@ -11,9 +11,10 @@ class PolyvexConfig(PreTrainedConfig):
 
     ``encoders``, ``fusion``, ``positions`` and ``moe`` are tables as in a recipe, with every default written out;
     ``moe`` is None while the language model is dense. ``adapters`` are the language model's (``lora``,
-    ``partial_lora``). ``plugins`` gives, for each encoder, the distribution that
-    brought it. ``loss`` weighs the auxiliary losses. ``separator_ids`` are the tokens of the text
-    between two encoders' runs, if the fusion's table asks for one. ``encoders_included`` is false in checkpoints inside
+    ``partial_lora``). ``plugins`` gives the distribution of each encoder by its name, and of every other
+    component that is not part of polyvex by its kind and ``use``. ``loss`` weighs the auxiliary losses.
+    ``separator_ids`` are the tokens of the text between two encoders' runs, if the fusion's table asks for one.
+    ``encoders_included`` is false in checkpoints inside
     a run: their frozen encoders' tokens come from the cache, so these are stored once, with the finished model.
     """
 

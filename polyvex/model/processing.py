@@ -89,7 +89,7 @@ class PolyvexProcessor(ProcessorMixin):
         views = {}
         for table in self.encoders:
             origin = self.plugins.get(table["name"], "")
-            options = read_encoder(registries, table, origin=origin)
+            options = read_encoder(registries, table, origin=origin, plugins=self.plugins)
             kind = registries.encoders[options.use]
             views[options.name] = EncoderViews(kind=kind, options=options, tiling=options.tiling)
         return views

@@ -24,9 +24,7 @@ def read_table(
         PluginError: if no installed plugin registers the component.
         RecipeError: if its options no longer fit the installed version.
     """
-    if str(raw.get("use")) not in registry:
-        hint = f" It came from the distribution {origin}: pip install '{origin}'." if origin else ""
-        raise PluginError(unknown(registry.kind, str(raw.get("use")), registry.names()) + "." + hint)
+    _check_installed(registry, raw, origin)
     try:
         return one_table(registry, str(raw["use"]), keys).model_validate(dict(raw))
     except ValidationError as error:
@@ -34,6 +32,33 @@ def read_table(
         raise RecipeError(details, source=f"stored {registry.kind} '{raw['use']}'") from None
 
 
-def read_encoder(registries: Registries, raw: Mapping[str, Any], *, origin: str = "") -> Any:
-    """As :func:`read_table`, for the table of an encoder with the keys that every encoder has."""
+def read_encoder(
+    registries: Registries, raw: Mapping[str, Any], *, origin: str = "", plugins: Mapping[str, str] | None = None
+) -> Any:
+    """As :func:`read_table`, for the table of an encoder with the keys that every encoder has.
+
+    Args:
+        plugins: stored distributions of the reducer and position scheme that the table may name.
+    """
+    _check_installed(registries.encoders, raw, origin)
+    for key, registry in (("reduce", registries.reducers), ("positions", registries.position_schemes)):
+        if isinstance(table := raw.get(key), Mapping):
+            _check_installed(registry, table, origin_of(registry, table, plugins))
     return read_table(registries.encoders, raw, keys=registries.derive(encoder_keys), origin=origin)
+
+
+def origin_key(registry: Registry[Any], use: str) -> str:
+    """Key of a component among the stored distributions. No encoder has a name with a space."""
+    return f"{registry.kind} {use}"
+
+
+def origin_of(registry: Registry[Any], raw: Mapping[str, Any], plugins: Mapping[str, str] | None) -> str:
+    """The stored distribution of the component that a table names; empty if it is not known."""
+    return (plugins or {}).get(origin_key(registry, str(raw.get("use"))), "")
+
+
+def _check_installed(registry: Registry[Any], raw: Mapping[str, Any], origin: str) -> None:
+    use = str(raw.get("use"))
+    if use not in registry:
+        hint = f" It came from the distribution {origin}: pip install '{origin}'." if origin else ""
+        raise PluginError(unknown(registry.kind, use, registry.names()) + "." + hint, code="plugin-missing")

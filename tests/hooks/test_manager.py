@@ -151,7 +151,8 @@ def test_one_name_in_two_kinds_is_no_clash(install: Install) -> None:
         (plugin(register_fusions=RuntimeError("inside")), "RuntimeError: inside"),
         (
             plugin(register_fusions=["mlp"]),
-            "PluginError: register_fusions returned list, expected a mapping from name to class",
+            "PluginError: register_fusions returned list, expected a mapping from name to class. "
+            'Write: return {"my-name": MyClass}',
         ),
         (
             plugin(register_fusions={"a": "MLPFusion"}),
