@@ -1,6 +1,5 @@
 """Ask a trained model about an image."""
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from polyvex.assemble import use_attention
 from polyvex.encoders.images import open_image
 from polyvex.errors import DataError, RunError, WeightsError
 from polyvex.hooks.manager import Registries, load_registries
+from polyvex.records.files import read_toml
 from polyvex.rundir import open_run
 
 if TYPE_CHECKING:
@@ -82,24 +82,23 @@ def load(run: str | Path, *, registries: Registries | None = None) -> Assistant:
     """
     from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
     from polyvex.model.finite import not_finite
+    from polyvex.model.stored import loading
 
     directory = open_run(run)
     if not directory.finished:
         raise RunError(f"{run} is not finished. Go on with: polyvex train RECIPE --out {run}")
     registries = registries or load_registries()
-    try:
+    with loading(directory.path):
         model = PolyvexForConditionalGeneration.from_pretrained(directory.path, registries=registries)
         processor = PolyvexProcessor.from_pretrained(directory.path, registries=registries)
-    except (OSError, ValueError) as error:  # transformers' words for a file that is gone or broken
-        raise WeightsError(f"{run} cannot be loaded: {error}. Train it again, or bring the file back") from None
     if spoilt := not_finite(model):
         raise WeightsError(
             f"{run}: {', '.join(spoilt[:4])} hold numbers that are not finite, so what it says means nothing. Train it "
             f"again, or take another run"
         )
     if directory.recipe.exists():  # transformers does not store which attention was used
-        asked = tomllib.loads(directory.recipe.read_text(encoding="utf-8")).get("lm", {})
-        use_attention(model.lm, asked.get("attention", "auto"))
+        table = read_toml(directory.recipe).get("lm")
+        use_attention(model.lm, table.get("attention", "auto") if isinstance(table, dict) else "auto")
     return Assistant(model=model.eval(), processor=processor)
 
 

@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 from polyvex.errors import RunError
 from polyvex.recipe.differences import differences
 from polyvex.recipe.schema import Recipe, Stage
-from polyvex.storage import write_text
+from polyvex.records.files import read_toml
+from polyvex.storage import below, write_text
 
 BUSY = ".busy"
 """File that the process which trains in a run holds."""
@@ -53,11 +54,11 @@ class RunDirectory:
 
     def stage(self, index: int, stage: Stage) -> "StageDirectory":
         """The folder of a stage."""
-        return StageDirectory(self.path / "stages" / f"{index}-{stage.name}")
+        return StageDirectory(below(self.path / "stages", f"{index}-{stage.name}"))
 
     def evaluation(self, name: str) -> Path:
         """The file of an evaluation's summary; its answers are beside it, in ``<name>.jsonl``."""
-        return self.path / "evaluation" / f"{name}.json"
+        return below(self.path / "evaluation", f"{name}.json")
 
     def check(self, recipe: Recipe) -> bool:
         """Check that the directory is free, or this recipe's run; return whether the run is there. Writes nothing.
@@ -108,7 +109,7 @@ class RunDirectory:
 
         Name and ``[ablation]`` do not touch a run. Neither does where files are: hashes of data and weights are kept.
         """
-        stored = tomlkit.parse(self.recipe.read_text(encoding="utf-8")).unwrap()
+        stored = read_toml(self.recipe)
         there, here = (_content(one, recipe) for one in (stored, recipe.dump()))
         refuse_another(there, here, what=f"{self.path} is the run")
 

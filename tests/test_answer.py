@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from polyvex.answer import Assistant, load
 from polyvex.assemble import build
-from polyvex.errors import DataError, RunError, WeightsError
+from polyvex.errors import DataError, PolyvexError, RunError, WeightsError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
 from polyvex.rundir import RunDirectory
@@ -120,8 +120,35 @@ def test_an_answer_ends_where_the_context_ends(assistant: Assistant) -> None:
 def test_a_run_with_a_broken_file_is_told(file: str, finished: Path, registries: Registries, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     (folder / file).unlink() if file == "model.safetensors" else (folder / file).write_text("{", encoding="utf-8")
-    with pytest.raises(WeightsError, match="cannot be loaded"):
+    with pytest.raises(PolyvexError) as caught:
         load(folder, registries=registries)
+    assert caught.value.code == ("damaged-model" if file == "model.safetensors" else "damaged-record")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", b"null"),
+        ("config.json", b"[" * 100_000),
+        ("config.json", b'{"encoders": 1}'),
+        ("processor_config.json", b"\xff"),
+        ("processor_config.json", b'{"encoders": [], "template": 1, "runs": [null]}'),
+        ("tokenizer.json", b"null"),
+        ("tokenizer_config.json", b"[]"),
+        ("generation_config.json", b"[]"),
+        ("recipe.toml", b"\xff"),
+    ],
+)
+def test_a_damaged_file_of_a_finished_run_is_a_readable_error(
+    file: str, content: bytes, finished: Path, registries: Registries, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    assert (folder / file).exists()
+    (folder / file).write_bytes(content)
+    with pytest.raises(PolyvexError) as caught:
+        load(folder, registries=registries)
+    assert caught.value.code in ("damaged-record", "damaged-model")
+    assert str(folder) in str(caught.value)
 
 
 def test_a_recipe_file_can_be_built(tiny_recipe_file: Path, registries: Registries) -> None:

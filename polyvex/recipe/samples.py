@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from polyvex.data.base import Dataset, Sample
 from polyvex.encoders.images import ImageLimits
 from polyvex.errors import DataError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe.schema import CHAT, Recipe
+from polyvex.storage import below
 
 
 def open_dataset(recipe: Recipe, registries: Registries) -> Dataset:
@@ -24,8 +26,10 @@ def read_split(recipe: Recipe, registries: Registries, split: str) -> Sequence[S
     """The samples of a split; of the training split, only as many as ``data.train_limit`` says.
 
     Raises:
+        UnsafeNameError: if ``split`` cannot be the name of a file.
         DataError: if the data set has no such split, it is empty, or two samples have one id.
     """
+    below(Path(), split, links=True)  # data sets open files of this name, and evaluations are named after it
     samples = open_dataset(recipe, registries).samples(split)
     if not samples:
         raise DataError(f"the split '{split}' of {recipe.data.use} has no samples; fill it, or name another split")

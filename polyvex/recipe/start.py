@@ -1,14 +1,15 @@
 """What a recipe starts from: a finished stage of another run, found in that run's folder. No weight is read here."""
 
 import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyvex.errors import RecipeError
+from polyvex.errors import RecipeError, RunError
 from polyvex.hooks.registry import unknown
 from polyvex.recipe.schema import Recipe, StartTable
+from polyvex.records.files import read_toml
+from polyvex.storage import below
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """Names that the weights of a stage may have."""
@@ -134,10 +135,14 @@ def _recipe(run: Path) -> dict[str, Any]:
         more = f". It is an ablation; take one of its cells, {run / 'cells'}/…" if (run / "cells").is_dir() else ""
         raise _problem(f"{run} {what}{more or ', expected the folder of a run: polyvex train RECIPE --out FOLDER'}")
     try:
-        recipe = tomllib.loads(path.read_text(encoding="utf-8"))
-        _ = [stage["name"] for stage in recipe["stages"]]
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise _problem(f"{path} is not the recipe of a run ({type(error).__name__}: {error})") from None
+        recipe = read_toml(path)
+    except RunError as error:
+        raise _problem(str(error)) from None
+    stages = recipe.get("stages")
+    if not (isinstance(stages, list) and stages and all(isinstance(stage, dict) for stage in stages)):
+        raise _problem(f"{path} is not the recipe of a run: it lacks [[stages]]")
+    if not all(isinstance(stage.get("name"), str) for stage in stages):
+        raise _problem(f"{path} is not the recipe of a run: a stage lacks its name")
     return recipe
 
 
@@ -152,13 +157,13 @@ def _model(run: Path, index: int, name: str, *, last: bool) -> Path:
 
 
 def _folder(run: Path, index: int, name: str) -> Path:
-    return run / "stages" / f"{index}-{name}"
+    return below(run / "stages", f"{index}-{name}")
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _problem(f"cannot read {path}: {error}") from None
     if not isinstance(value, dict):
         raise _problem(f"{path} holds {type(value).__name__}, expected an object")
@@ -175,10 +180,11 @@ def _pinned(table: StartTable, out: Path | None) -> StartTable:
     if table.stage or path is None or not path.is_file():
         return table
     try:
-        stored = tomllib.loads(path.read_text(encoding="utf-8")).get("start", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        stored = read_toml(path).get("start", {})
+    except RunError:
         return table  # what is wrong with that folder is told when it is to be trained in
-    return table.model_copy(update={"stage": stored.get("stage", "")})
+    stage = stored.get("stage", "") if isinstance(stored, dict) else ""
+    return table.model_copy(update={"stage": stage if isinstance(stage, str) else ""})
 
 
 def _finish(run: Path) -> str:

@@ -1,6 +1,5 @@
 """A finished run opened to look at one of its splits: its model, the samples whose images can be read, their tokens."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from polyvex.hooks.manager import Registries, load_registries
 from polyvex.recipe import read_recipe
 from polyvex.recipe.samples import image_limits, read_split
 from polyvex.recipe.schema import Recipe
+from polyvex.records.files import read_record
+from polyvex.records.run import DataLock
 from polyvex.rundir import RunDirectory, open_run
 from polyvex.training.lock import hash_data
 from polyvex.training.session import Say
@@ -74,7 +75,7 @@ def open_split(
     count = TokenCounter(layouts=assistant.processor.layouts, limits=image_limits(recipe))
     room = recipe.evaluation.max_new_tokens if answering else None
     check_lengths(samples, assistant.processor.prompts, context=context, answer=room, count=count)
-    lock = json.loads(run.lock.read_text(encoding="utf-8"))
+    lock = read_record(run.lock, DataLock).model_dump()
     known = Known(encoders=dict(assistant.model.encoders.named_children()), weights_sha256=lock["weights_sha256"])
     tokens, report = fill_cache(recipe, registries, samples, folder=cache, progress=progress, known=known)
     readable = [sample for sample in samples if all(tokens.has(image) for image in sample.images)]

@@ -12,6 +12,7 @@ from polyvex.data.lengths import check_lengths
 from polyvex.errors import RunError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexProcessor
+from polyvex.model.stored import loading
 from polyvex.recipe.differences import differences
 from polyvex.recipe.samples import image_limits, read_split, training_texts
 from polyvex.recipe.schema import Recipe
@@ -64,7 +65,8 @@ def open_session(
     """
     begun = run.lock.exists()  # it is written after the processor, and whole
     if begun:
-        processor = PolyvexProcessor.from_pretrained(run.path, registries=registries)
+        with loading(run.path):
+            processor = PolyvexProcessor.from_pretrained(run.path, registries=registries)
     else:
         processor = make_processor(recipe, registries, training_texts(recipe, registries))
     _check_lengths(recipe, registries, processor)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from polyvex.errors import DataError
+from polyvex.errors import DataError, UnsafeNameError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
 from polyvex.recipe.samples import read_split, training_texts
@@ -55,3 +55,11 @@ def test_one_id_for_two_samples_is_refused(
     recipe = tiny_recipe(data={"use": "jsonl", "folder": str(tmp_path)})
     with pytest.raises(DataError, match="has the id 'a' twice; give each sample its own"):
         read_split(recipe, registries, "train")
+
+
+@pytest.mark.parametrize("split", ["../test", "/etc/passwd", "a/b", "..", "test\0", "x" * 300])
+def test_a_split_cannot_leave_the_folder(
+    split: str, tiny_recipe: Callable[..., Recipe], registries: Registries
+) -> None:
+    with pytest.raises(UnsafeNameError):
+        read_split(tiny_recipe(), registries, split)
