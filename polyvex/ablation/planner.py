@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from polyvex.assemble import encoder_tables
 from polyvex.errors import RecipeError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import parse_recipe
-from polyvex.recipe.model import encoder_names
-from polyvex.recipe.overrides import assign
+from polyvex.recipe.model import encoder_names, recipe_model
+from polyvex.recipe.overrides import Change, apply_changes, describe_dropped
 from polyvex.recipe.schema import Recipe
+from polyvex.recipe.walk import Model
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +60,15 @@ def plan_cells(
         raise RecipeError(
             ["axis seed: seeds repeat each combination and are compared in pairs. Use --seeds N"], source="ablate"
         )
-    raw = _base(recipe.located())
-    cells, problems = [], []
+    model = registries.derive(recipe_model)
+    raw = _base(recipe.located(), model)
+    cells, problems, dropped = [], [], []
     place = None if out is None else (lambda one: cell_folder(out, recipe_id(one)))
     for values in expand(axes, encoder_names(recipe)):
         for offset in range(seeds or recipe.ablation.seeds):
-            data = apply(raw, values)
-            data["seed"] = recipe.seed + offset
+            changed = apply(raw, values, model)
+            dropped += [replace(one, source=f"{one.source} = {one.use}") for one in changed.dropped if not one.default]
+            data = {**changed.data, "seed": recipe.seed + offset}
             try:
                 checked = parse_recipe(data, registries=registries, source=label(values), out=place)
             except RecipeError as error:
@@ -72,6 +78,8 @@ def plan_cells(
     problems += _same(cells)
     if problems:
         raise RecipeError(problems, source="ablate")
+    for sentence in describe_dropped(dropped):
+        logger.warning(sentence)
     return cells
 
 
@@ -93,15 +101,18 @@ def _same(cells: Sequence[Cell]) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def _base(recipe: Recipe) -> dict[str, Any]:
+def _base(recipe: Recipe, model: Model) -> dict[str, Any]:
     """The recipe as plain data, with encoders named, ``[ablation.set]`` applied and ``[ablation]`` itself left out."""
     raw = recipe.dump()
     changes: dict[str, Any] = raw.pop("ablation").get("set", {})
     raw["encoders"] = encoder_tables(recipe)
-    problems = [problem for path, value in changes.items() if (problem := assign(raw, path.split("."), value))]
-    if problems:
-        raise RecipeError([f"[ablation.set]: {problem}" for problem in problems], source=recipe.name)
-    return raw
+    read = [Change(source=f"[ablation.set] {path}", path=path, value=value) for path, value in changes.items()]
+    changed = apply_changes(raw, read, model)
+    if changed.problems:
+        raise RecipeError(changed.problems, source=recipe.name)
+    for sentence in describe_dropped(one for one in changed.dropped if not one.default):
+        logger.warning(sentence)
+    return changed.data
 
 
 def cell_folder(out: Path, cell: str) -> Path:

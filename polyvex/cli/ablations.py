@@ -14,7 +14,10 @@ def ablate(
     out: Annotated[Path, typer.Option("--out", help="Folder of the ablation; a stopped one there goes on.")],
     axis: Annotated[
         list[str] | None,
-        typer.Option(help="order=all, positions=a,b, or any a.b.c=x,y; repeat it for a grid [default: the recipe's]."),
+        typer.Option(
+            help="Values to compare, written as for --set: positions=a,b, order=all; repeat for a grid "
+            "[default: the recipe's axes]."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=0, help="Seeds per cell; 0 takes the recipe's.")] = 0,
     changes: Changes = None,

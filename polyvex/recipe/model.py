@@ -1,9 +1,8 @@
 """Derive from the installed plugins the class that checks a whole recipe, and its JSON schema."""
 
-from collections import Counter
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BeforeValidator, Field, create_model
+from pydantic import Field, create_model
 
 from polyvex.adapters import LanguageModelLoRA, LoRA, PartialLoRATable
 from polyvex.encoders.images import LIMITS, MOST_PIXELS
@@ -13,22 +12,14 @@ from polyvex.encoders.tuning import Tune
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import Registry
 from polyvex.options import Options
-from polyvex.recipe.schema import MoETable, Recipe
+from polyvex.recipe.schema import MoETable, Recipe, false_is_none, numbered
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
 
-No = Literal[False]
-
-
-def _false_is_none(value: Any) -> Any:
-    """TOML has no word for nothing, and an axis must be able to say it beside tables."""
-    return None if value is False else value
-
-
 def _or_none(table: Any) -> Any:
     """The type of a table that may be left out, or false."""
-    return Annotated[table | None, BeforeValidator(_false_is_none, json_schema_input_type=table | No)]
+    return Annotated[table | None, false_is_none(table)]
 
 
 class EncoderKeys(Options):
@@ -37,7 +28,7 @@ class EncoderKeys(Options):
     name: str = Field(
         default="", pattern=r"^([a-z0-9][a-z0-9_-]*)?$", description="Name in this recipe; the encoder's own if empty."
     )
-    tiling: Annotated[Tiling | None, BeforeValidator(_false_is_none, json_schema_input_type=Tiling | No)] = Field(
+    tiling: Annotated[Tiling | None, false_is_none(Tiling)] = Field(
         default=None,
         description="See large images in tiles; {} takes LLaVA-1.6's AnyRes, left out or false there are none.",
     )
@@ -49,7 +40,7 @@ class EncoderKeys(Options):
         description="frozen: tokens are cached once. trainable or lora: stages that train encoders change it, whole or "
         "through adapters, and images are encoded in each step.",
     )
-    lora: Annotated[LoRA | None, BeforeValidator(_false_is_none, json_schema_input_type=LoRA | No)] = Field(
+    lora: Annotated[LoRA | None, false_is_none(LoRA)] = Field(
         default=None, description="Adapters of tune = 'lora'; false as if left out."
     )
     reduce: Any = Field(
@@ -85,17 +76,11 @@ class LMKeys(Options):
         description="Attention implementation; auto is sdpa where the language model has it, else eager. flash is "
         "refused: it misreads positions that repeat.",
     )
-    lora: Annotated[
-        LanguageModelLoRA | None,
-        BeforeValidator(_false_is_none, json_schema_input_type=LanguageModelLoRA | No),
-    ] = Field(
+    lora: Annotated[LanguageModelLoRA | None, false_is_none(LanguageModelLoRA)] = Field(
         default=None,
         description="Low-rank adapters in its blocks and experts, which stages train as lm.lora; none if left out.",
     )
-    partial_lora: Annotated[
-        PartialLoRATable | None,
-        BeforeValidator(_false_is_none, json_schema_input_type=PartialLoRATable | No),
-    ] = Field(
+    partial_lora: Annotated[PartialLoRATable | None, false_is_none(PartialLoRATable)] = Field(
         default=None,
         description="Low-rank updates that act on visual tokens alone, which stages train as lm.partial_lora; none if "
         "left out.",
@@ -183,7 +168,7 @@ def recipe_model(registries: Registries) -> type[Recipe]:
         fusion=(table_model(registries.fusions, fusion_keys(registries)), _like("fusion")),
         positions=(table_model(registries.position_schemes), _like("positions")),
         lm=(table_model(registries.language_models, LMKeys), _like("lm")),
-        moe=(moe | None, Field(default=None, description=Recipe.model_fields["moe"].description)),
+        moe=(_or_none(moe), Field(default=None, description=Recipe.model_fields["moe"].description)),
         data=(table_model(registries.datasets, DataKeys), _like("data")),
     )
 
@@ -204,10 +189,4 @@ def json_schema(registries: Registries) -> dict[str, Any]:
 
 def encoder_names(recipe: Recipe) -> list[str]:
     """Names of the encoders in order: given ones, else the ``use``; repeats get -2, -3, … by their order."""
-    names = []
-    seen: Counter[str] = Counter()
-    for table in recipe.encoders:
-        name = table.name or table.use
-        seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return names
+    return numbered([table.name or table.use for table in recipe.encoders])

@@ -1,13 +1,14 @@
 """Turn the checker's findings into sentences for people: where, what was got, what was expected, nearest names."""
 
 import difflib
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from polyvex.hooks.registry import unknown
 from polyvex.reading import clip
+from polyvex.recipe.walk import choices_at, class_at, has, names_of
 
 KIND_OF = {
     "encoders": "encoder",
@@ -76,18 +77,12 @@ def _place(loc: tuple[str | int, ...], raw: Any, *, keep_last: bool) -> tuple[st
     place: list[str | int] = []
     here: Any = raw
     for index, step in enumerate(loc):
-        if _has(here, step):
+        if has(here, step):
             here = here[step]
         elif not (keep_last and index == len(loc) - 1):
             continue
         place.append(step)
     return tuple(place)
-
-
-def _has(data: Any, step: str | int) -> bool:
-    if isinstance(data, list):
-        return isinstance(step, int) and step < len(data)
-    return isinstance(data, dict) and step in data
 
 
 def _sentence(  # noqa: PLR0911 - one return for each kind of problem
@@ -163,64 +158,16 @@ def _got_use(detail: ErrorDetails) -> str:
 
 
 def _keys(model: type[BaseModel], place: tuple[str | int, ...], raw: Any) -> list[str]:
-    found = _model_at(model, place, raw)
+    found = class_at(model, place, raw)
     return sorted(found.model_fields) if found else []
 
 
 def _known_uses(model: type[BaseModel], place: tuple[str | int, ...], raw: Any) -> list[str]:
     """Names that a table's ``use`` may have."""
-    steps = [step for step in place if isinstance(step, str)]
-    parent = _model_at(model, tuple(steps[:-1]), raw)
-    field = parent.model_fields.get(steps[-1]) if parent else None
-    choices = _models_in(field.annotation) if field else []
-    return sorted(str(name) for one in choices for name in _literal(one))
+    return sorted(str(name) for one in choices_at(model, place, raw) for name in names_of(one))
 
 
 def _described(model: type[BaseModel], place: tuple[str | int, ...], key: str, raw: Any) -> str:
-    found = _model_at(model, place, raw)
+    found = class_at(model, place, raw)
     field = found.model_fields.get(key) if found else None
     return f" ({field.description.rstrip('.')})" if field is not None and field.description else ""
-
-
-def _model_at(model: type[BaseModel], place: tuple[str | int, ...], raw: Any) -> type[BaseModel] | None:
-    """The class of the table at a location; unions are told apart by the ``use`` that the file gives."""
-    here: type[BaseModel] = model
-    data: Any = raw
-    for step in place:
-        data = _get(data, step)
-        if isinstance(step, int):
-            continue
-        field = here.model_fields.get(step)
-        choices = _models_in(field.annotation) if field else []
-        use = _use_of(data)
-        matching = [one for one in choices if use and use in _literal(one)] or choices[:1]
-        if not matching:
-            return None
-        here = matching[0]
-        if isinstance(data, list) and (item := _item_after(place, step)) is not None:
-            use = _use_of(data[item])
-            here = next((one for one in choices if use and use in _literal(one)), here)
-    return here
-
-
-def _item_after(place: tuple[str | int, ...], step: str) -> int | None:
-    index = place.index(step) + 1
-    return place[index] if index < len(place) and isinstance(place[index], int) else None  # type: ignore[return-value]
-
-
-def _get(data: Any, step: str | int) -> Any:
-    return data[step] if _has(data, step) else None
-
-
-def _use_of(data: Any) -> str | None:
-    return data.get("use") if isinstance(data, dict) else None
-
-
-def _literal(model: type[BaseModel]) -> tuple[Any, ...]:
-    return get_args(model.model_fields["use"].annotation) if "use" in model.model_fields else ()
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]

@@ -1,5 +1,6 @@
 """Read a recipe: TOML text, changes from the command line, strict checks. Nothing is built or downloaded."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from polyvex.reading import read_regular
 from polyvex.recipe.check import find_problems
 from polyvex.recipe.model import recipe_model
 from polyvex.recipe.order import in_order
-from polyvex.recipe.overrides import apply_overrides
+from polyvex.recipe.overrides import apply_changes, describe_dropped, read_overrides
 from polyvex.recipe.plain import find_excesses, parse_toml
 from polyvex.recipe.problems import explain
 from polyvex.recipe.schema import Recipe
+
+logger = logging.getLogger(__name__)
 
 MOST_BYTES = 2**24
 """Size of the largest recipe file that is read."""
@@ -67,14 +70,20 @@ def parse_recipe(
     registries = registries or load_registries()
     if excesses := find_excesses(raw):  # before anything walks through it
         raise RecipeError(excesses, source=source, code="recipe-excess")
-    data, problems = apply_overrides(dict(raw), overrides)
-    if excesses := find_excesses(data):
-        raise RecipeError(excesses, source="--set", code="recipe-excess")
     model = registries.derive(recipe_model)
+    changes, problems = read_overrides(overrides)
+    data: Mapping[str, Any] = raw
+    if changes:
+        changed = apply_changes(raw, changes, model)
+        data, problems = changed.data, problems + changed.problems
+        for sentence in describe_dropped(changed.dropped):
+            logger.warning(sentence)
+        if excesses := find_excesses(data):
+            raise RecipeError(excesses, source="--set", code="recipe-excess")
     try:
-        recipe = model.model_validate(data)
+        recipe = model.model_validate(dict(data))
     except ValidationError as error:
-        raise RecipeError(problems + explain(error, model, data) + _absent(registries), source=source) from None
+        raise RecipeError(problems + explain(error, model, dict(data)) + _absent(registries), source=source) from None
     try:
         recipe = in_order(recipe)
     except ValueError as error:

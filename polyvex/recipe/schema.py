@@ -3,9 +3,10 @@
 ``model.py`` derives from :class:`Recipe` the class that also checks the tables of components.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from polyvex.moe.losses import Counted
 from polyvex.moe.options import MoEOptions
@@ -21,6 +22,18 @@ PARTS = (
     *("lm.lora", "lm.partial_lora"),
 )
 """What a stage may train by name; anything else must be a pattern of parameter names with a ``*``."""
+
+
+No = Literal[False]
+
+
+def false_is_none(table: Any) -> BeforeValidator:
+    """Lets ``false`` stand for a table that is left out: TOML has no null, and an axis needs one beside tables."""
+    return BeforeValidator(_false_is_none, json_schema_input_type=table | No)
+
+
+def _false_is_none(value: Any) -> Any:
+    return None if value is False else value
 
 
 class MoETable(MoEOptions):
@@ -134,8 +147,8 @@ class AblationTable(Options):
 
     axes: dict[str, list[Any] | str] = Field(
         default_factory=dict,
-        description='Axis to values: order = "all", positions = ["sequential", …], any a.b.c, or set = [{}, {…}], '
-        "which changes several at a time.",
+        description='Axis to values, written as for --set: order = "all", positions = ["sequential", …], any a.b.c, '
+        "or set = [{}, {…}], which changes several values at a time.",
     )
     set: dict[str, Any] = Field(
         default_factory=dict, description="Changes to the recipe for every cell, as --set a.b=c."
@@ -177,10 +190,12 @@ class Recipe(Options):
     fusion: Any = Field(description="How the encoders' tokens become one sequence.")
     positions: Any = Field(description="Which position ids visual tokens get.")
     lm: Any = Field(description="The language model.")
-    moe: MoETable | None = Field(default=None, description="Experts of the language model; leave out for a dense one.")
+    moe: Annotated[MoETable | None, false_is_none(MoETable)] = Field(
+        default=None, description="Experts of the language model; leave out for a dense one."
+    )
     prompt: PromptTable = Field(default=PromptTable(), description="How a question becomes text.")
     data: Any = Field(description="The data set, its splits, and what to do with unreadable images.")
-    start: StartTable | None = Field(
+    start: Annotated[StartTable | None, false_is_none(StartTable)] = Field(
         default=None, description="A finished stage of another run to begin with; leave out to begin anew."
     )
     loss: LossTable = Field(default=LossTable(), description="Weights of the auxiliary losses.")
@@ -203,6 +218,12 @@ class Recipe(Options):
     def dump(self) -> dict[str, Any]:
         """Every value as plain data, defaults written out; ``None`` is left out, as TOML has none."""
         return _use_first(self.model_dump(exclude_none=True))
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Names of encoders in order, with -2, -3, … behind repeated ones."""
+    counts = [names[: index + 1].count(name) for index, name in enumerate(names)]
+    return [name if count == 1 else f"{name}-{count}" for name, count in zip(names, counts, strict=True)]
 
 
 def placed(template: str, place: str) -> str:

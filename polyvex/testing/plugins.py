@@ -13,7 +13,7 @@ from polyvex.hooks.manager import KINDS, PluginStatus, Registries
 from polyvex.hooks.registry import Entry, unknown
 from polyvex.lm.base import LMOptions
 from polyvex.options import Options
-from polyvex.recipe.overrides import apply_overrides
+from polyvex.recipe.overrides import apply_changes, read_overrides
 from polyvex.testing.checks import Check, Kit
 from polyvex.testing.contracts import DatasetKit, EncoderKit
 from polyvex.testing.declarations import check_options_class
@@ -126,8 +126,10 @@ def _values(changes: Sequence[str], known: Sequence[str]) -> dict[str, dict[str,
         component, _, rest = change.partition(".")
         if component not in known:
             raise PluginError(f"--set {change}: expected COMPONENT.OPTION=VALUE. Components: {', '.join(known)}")
-        values[component], problems = apply_overrides(values.get(component, {}), [rest])
-        if problems:
+        read, problems = read_overrides([rest])
+        changed = apply_changes(values.get(component, {}), read)
+        values[component] = changed.data
+        if problems or changed.problems:
             raise PluginError(f"--set {change}: expected COMPONENT.OPTION=VALUE")
     return values
 

@@ -109,7 +109,7 @@ def test_the_problems_of_all_cells_are_listed(tiny_recipe: Make, registries: Reg
 
 def test_changes_for_every_cell_that_lead_nowhere_are_refused(tiny_recipe: Make, registries: Registries) -> None:
     recipe = tiny_recipe(ablation={"axes": {"order": "all"}, "set": {"stages.tuen.steps": 1}})
-    with pytest.raises(RecipeError, match=r"\[ablation.set\]: 'stages' has no item 'tuen'"):
+    with pytest.raises(RecipeError, match=r"\[ablation.set\] stages.tuen.steps: 'stages' has no item 'tuen'"):
         plan_cells(recipe, registries)
 
 

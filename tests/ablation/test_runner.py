@@ -18,7 +18,6 @@ from polyvex.hooks.manager import Registries, load_registries
 from polyvex.plan.tokens import budgets
 from polyvex.positions import PositionScheme, RunPositions
 from polyvex.recipe import Recipe, parse_recipe
-from polyvex.recipe.overrides import apply_overrides
 from polyvex.tokens import VisualLayout
 from polyvex.training.stages import Stopped
 
@@ -252,8 +251,7 @@ def test_problems_of_all_cells_come_before_anything_runs(
 def test_a_recipe_that_never_evaluates_fails_with_the_reason(
     short: Recipe, registries: Registries, tmp_path: Path
 ) -> None:
-    data, _ = apply_overrides(short.dump(), ["evaluation.after=never"])
-    recipe = parse_recipe(data, registries=registries)
+    recipe = parse_recipe(short.dump(), overrides=["evaluation.after=never"], registries=registries)
     outcome, _ = run(recipe, registries, tmp_path, axes={"positions": ["share_all"]})
     assert "evaluation.after is 'never'" in outcome.failed["positions=share_all, seed 0"]
 

@@ -111,11 +111,11 @@ def test_what_depends_on_the_width_is_a_problem_of_the_plan(tiny_recipe: Make) -
 
 
 def test_an_axis_over_fusions_compares_them_at_one_size(tiny_recipe: Make) -> None:
-    raw = tiny_recipe(
+    base = tiny_recipe(
         fusion=mlp(match="parameters", match_to={**QFORMER, "hidden": 8, "heads": 1}), positions={"use": "sequential"}
-    ).dump()
+    )
     sizes = {}
     for name in ("mlp", "soft_moe"):
-        recipe = parse_recipe(apply(raw, {"fusion": name}))
+        recipe = parse_recipe(apply(base.dump(), {"fusion": name}, type(base)).data)
         sizes[name] = make_plan(recipe, load_registries()).fusion_parameters
     assert max(sizes.values()) < 1.05 * min(sizes.values())

@@ -124,7 +124,6 @@ def test_an_unknown_key_gets_the_nearest_and_all_known(change: str, message: str
         ("stages.0.trains=connector", "[[stages]] #1: trains is 'connector', expected list"),
         ("encoders=3", "top level: encoders is 3, expected list"),
         ("fusion=3", "top level: fusion is 3, expected table"),
-        ("lm=small-llama", "top level: lm is 'small-llama', expected table"),
         ("moe=3", "top level: moe is 3, expected table"),
         ("loss=3", "top level: loss is 3, expected table"),
         ("stages.0.lr=fast", "[[stages]] #1: lr is 'fast', expected float or table"),
