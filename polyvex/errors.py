@@ -67,7 +67,7 @@ class RunError(PolyvexError):
 
 
 class StorageError(PolyvexError):
-    """A file could not be written: the disk is full, a quota is used up, or the folder cannot be written to."""
+    """A file cannot be written or read: the disk is full, a quota is used up, or permission is missing."""
 
     exit_code = 1
     code = "storage"

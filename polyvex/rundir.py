@@ -17,7 +17,7 @@ from polyvex.errors import RunError
 from polyvex.recipe.differences import differences
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.records.files import read_toml
-from polyvex.storage import below, write_text
+from polyvex.storage import PART, below, check_readable, flush, remove_stale_parts, share, space_for, write_text
 
 BUSY = ".busy"
 """File that the process which trains in a run holds."""
@@ -66,6 +66,7 @@ class RunDirectory:
         Raises:
             RunError: if the directory holds another recipe's run (every difference is shown) or something else.
         """
+        check_readable(self.path)
         if self.recipe.exists():
             self.check_recipe(recipe)
             return True
@@ -100,6 +101,7 @@ class RunDirectory:
                 f"another process is training in {self.path}. Wait for it, or choose another --out"
             ) from None
         try:
+            remove_stale_parts(self.path)
             yield
         finally:
             hold.release()
@@ -145,8 +147,10 @@ def open_run(path: str | Path) -> RunDirectory:
 
     Raises:
         RunError: if there is no run at ``path``.
+        StorageError: if a file of the run exists but cannot be read.
     """
     run = RunDirectory(Path(path))
+    check_readable(run.path)
     if not run.recipe.exists():
         raise RunError(f"no run at {path} (no recipe.toml there). Make one: polyvex train RECIPE --out {path}")
     return run
@@ -157,18 +161,29 @@ def dump_recipe(recipe: Recipe) -> str:
     return tomlkit.dumps(recipe.dump())
 
 
-def store_whole(folder: Path, save: Callable[[Path], object], *, last: str) -> None:
+def store_whole(folder: Path, save: Callable[[Path], object], *, last: str, needed: int = 0) -> None:
     """Let ``save`` write files into a folder of its own, then move them here, the one named ``last`` at the end.
 
     So a reader never finds half a file, and finds ``last`` only when all are there.
+
+    Args:
+        needed: bytes that ``save`` writes.
+
+    Raises:
+        StorageError: with the code ``disk-full``; the files that were here stay.
     """
-    beside = folder / f".{last}.{_rank()}.store"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    save(beside)
-    for path in sorted(beside.iterdir(), key=lambda path: path.name == last):
-        os.replace(path, folder / path.name)
-    shutil.rmtree(beside)
+    part = folder / f".{last}.{os.getpid()}{PART}"
+    with space_for(folder, needed=needed):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            save(part)
+            share(part)
+            flush(part)
+            for path in sorted(part.iterdir(), key=lambda path: path.name == last):
+                os.replace(path, folder / path.name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def refuse_another(there: Mapping[str, Any], here: Mapping[str, Any], *, what: str) -> None:

@@ -7,17 +7,25 @@ import errno
 import os
 import re
 import shutil
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from polyvex.errors import StorageError, UnsafeNameError
+from polyvex.errors import PolyvexError, StorageError, UnsafeNameError
 
 PART = ".part"
 """Ending of a file or folder that is not complete; one that a killed process left behind may be deleted."""
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of a quota that is used up."""
+
+SOME_SPACE = 1 << 20
+"""Bytes that a disk must still provide for a failed write to be blamed on something else than a full disk."""
+
+ABANDONED = 24 * 3600
+"""Seconds after which an incomplete file is stale even if its process number is in use, perhaps by another program."""
 
 LONGEST_NAME = 255 - len(".4194304") - len(PART)
 """Bytes of UTF-8 that a name may have: the limit of common file systems, less the ending of a part."""
@@ -88,27 +96,51 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         StorageError: with the code ``disk-full`` if there is no space left.
     """
+
+    def fill(part: Path) -> None:
+        part.write_bytes(content)
+
+    replace_file(path, fill)
+
+
+def replace_file(path: Path, fill: Callable[[Path], object], *, needed: int | None = None) -> None:
+    """Replace ``path`` atomically by the file that ``fill`` writes at the path that it gets.
+
+    The file is flushed to the disk and gets the permissions of an ordinary new file.
+
+    Args:
+        needed: size of the file in bytes, if ``fill`` belongs to a library that hides the error of a full disk.
+
+    Raises:
+        StorageError: with the code ``disk-full`` if there is no space left.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
-    with space_for(path):
+    with space_for(path, needed=needed):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with part.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
+            fill(part)
+            part.chmod(ordinary_mode(path.parent))
+            with part.open("rb") as stream:
                 os.fsync(stream.fileno())
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
 
 
-def replace_folder(folder: Path, fill: Callable[[Path], object]) -> None:
+def replace_folder(folder: Path, fill: Callable[[Path], object], *, needed: int | None = None) -> None:
     """Replace ``folder`` by one that ``fill`` has written completely.
 
     ``fill`` gets an empty folder beside it. The files in it get the permissions of an ordinary new file, whatever the
     library that wrote them chose.
+
+    Args:
+        needed: bytes of the folder, if ``fill`` belongs to a library that hides the error of a full disk.
+
+    Raises:
+        StorageError: with the code ``disk-full`` if there is no space left.
     """
     part = folder.with_name(f"{folder.name}.{os.getpid()}{PART}")
-    with space_for(folder):
+    with space_for(folder, needed=needed):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         try:
@@ -127,13 +159,19 @@ def share(folder: Path) -> None:
 
     Libraries that write through temporary files, safetensors among them, leave files that only their owner can read.
     """
+    mode = ordinary_mode(folder)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
+
+
+def ordinary_mode(folder: Path) -> int:
+    """Permissions that a new file in ``folder`` gets. Reading the umask would mean to change it for all threads."""
     sample = folder / f".permissions.{os.getpid()}{PART}"
     sample.touch()
     mode = sample.stat().st_mode & 0o777
     sample.unlink()
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            path.chmod(mode)
+    return mode
 
 
 def flush(folder: Path) -> None:
@@ -145,28 +183,132 @@ def flush(folder: Path) -> None:
 
 
 @contextmanager
-def space_for(path: Path) -> Iterator[None]:
+def space_for(path: Path, *, needed: int | None = None) -> Iterator[None]:
     """Turn a full disk into a :class:`StorageError` that names the place and its free space.
+
+    Args:
+        needed: bytes that are written. Libraries that write by themselves, such as torch and safetensors, report a
+            full disk as an error of their own. With ``needed``, any error inside is a full disk if the disk cannot
+            provide so many bytes afterwards.
 
     Raises:
         StorageError: with the code ``disk-full``.
     """
     try:
         yield
+    except PolyvexError:
+        raise
+    except Exception as error:
+        if out_of_space(error) or (needed is not None and not has_room(path, max(needed, SOME_SPACE))):
+            raise full_disk(path) from error
+        raise
+
+
+def out_of_space(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, is that of a full disk or of a quota that is used up."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in NO_SPACE:
+            return True
+        if isinstance(seen, sqlite3.Error) and getattr(seen, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def has_room(path: Path, size: int) -> bool:
+    """Whether the disk of ``path`` can provide ``size`` bytes, tried with a file that is removed again."""
+    place = existing_folder(path)
+    probe = place / f".space.{os.getpid()}{PART}"
+    try:
+        with probe.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, size)
     except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        raise full_disk(path) from error
+        return error.errno not in NO_SPACE
+    except AttributeError:  # not on this system
+        return shutil.disk_usage(place).free >= size
+    finally:
+        probe.unlink(missing_ok=True)
+    return True
+
+
+def existing_folder(path: Path) -> Path:
+    """``path`` itself if it is a folder, else the nearest folder above it that exists."""
+    place = path.absolute()
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    return place
 
 
 def full_disk(path: Path) -> StorageError:
     """The error for a write to ``path`` that found no space."""
-    place = path
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(existing_folder(path)).free
     return StorageError(
-        f"no space left on the disk of {path} ({free / 2**20:.1f} MiB free). Free some space and run the command "
-        f"again; it continues from what is stored",
+        f"no space left on the disk of {path} ({free / 2**20:.1f} MiB free, or a quota is used up). Free some space "
+        f"and run the command again; it continues from what is stored",
         code="disk-full",
     )
+
+
+def check_readable(*paths: Path) -> None:
+    """Check that files, and the files directly in folders, can be read. Those that do not exist are passed over.
+
+    Libraries in Rust report a file without permission as one that does not exist.
+
+    Raises:
+        StorageError: with the code ``permission-denied``.
+    """
+    for path in paths:
+        try:
+            if path.is_dir():
+                check_readable(*(entry for entry in path.iterdir() if entry.is_file()))
+            elif path.is_file():
+                with path.open("rb"):
+                    pass
+        except FileNotFoundError:
+            continue
+        except PermissionError as error:
+            raise permission_denied(path, error) from None
+
+
+def permission_denied(path: Path, error: OSError) -> StorageError:
+    """The error for a file that exists and that this user must not read."""
+    return StorageError(
+        f"{error.filename or path} exists, but this user has no permission to read it. Its owner can allow that with: "
+        f"chmod -R a+rX {path}",
+        code="permission-denied",
+    )
+
+
+def remove_stale_parts(folder: Path) -> list[Path]:
+    """Remove the incomplete files and folders that killed processes left below ``folder``; return their paths.
+
+    Only for the process that holds ``folder`` and writes nothing there yet: parts with its own number are those of a
+    process that had the number before. Parts of other running processes are kept for a day.
+    """
+    stale = [path for path in folder.rglob(f"*{PART}") if _stale(path)]
+    for path in stale:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return stale
+
+
+def _stale(part: Path) -> bool:
+    number = part.name.removesuffix(PART).rpartition(".")[2]
+    try:
+        age = time.time() - part.lstat().st_mtime
+    except FileNotFoundError:
+        return False
+    if age > ABANDONED or not number.isdigit() or int(number) == os.getpid():
+        return True
+    if os.name != "posix":  # elsewhere, signal 0 ends the process
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # another user's, so it runs
+        return False
+    return False

@@ -10,7 +10,7 @@ from typing import Any
 
 from polyvex.ablation.compare import Result, compare_all
 from polyvex.ablation.planner import Cell, cell_folder, combinations, plan_cells
-from polyvex.errors import PolyvexError, RunError
+from polyvex.errors import PolyvexError, RunError, StorageError
 from polyvex.evaluation.evaluate import Answered
 from polyvex.hooks.manager import Registries
 from polyvex.plan.tokens import budgets
@@ -52,6 +52,7 @@ def ablate(
     Raises:
         RecipeError: before anything runs, if a cell cannot work.
         RunError: if ``out`` holds something else, or the ablation of another recipe (every difference is shown).
+        StorageError: if the disk is full; the other cells are not tried.
     """
     recipe = recipe.located()
     cells = plan_cells(recipe, registries, axes=axes, seeds=seeds, out=Path(out))
@@ -59,19 +60,22 @@ def ablate(
     failed: dict[str, str] = {}
     for number, cell in enumerate(cells, 1):
         head = f"cell {number}/{len(cells)} {cell.label}, seed {cell.seed}"
+        # A failed cell leaves its reason, which is stale once the cell runs again or another process has finished it.
+        reason = cell_folder(folder, cell.id) / "failed.txt"
+        reason.unlink(missing_ok=True)
         if _result_file(folder, cell).exists():
             say(f"{head}: done before, {_result(folder, cell).accuracy:.2%}")
             continue
-        # What failed before its run began left nothing else, and would be taken for somebody's folder.
-        (cell_folder(folder, cell.id) / "failed.txt").unlink(missing_ok=True)
         try:
             for line in _run_cell(folder, cell, registries, cache=cache, progress=progress):
                 say(f"{head}: {line}")
         except (KeyboardInterrupt, Stopped):
             raise
         except Exception as error:  # one cell must not take the others with it
+            if isinstance(error, StorageError) and error.code == "disk-full":
+                raise  # no other cell would find space
             failed[f"{cell.label}, seed {cell.seed}"] = f"{type(error).__name__}: {error}"
-            write_text(cell_folder(folder, cell.id) / "failed.txt", traceback.format_exc())
+            write_text(reason, traceback.format_exc())
             say(f"{head}: FAILED: {error}")
             continue
         say(f"{head}: {_result(folder, cell).accuracy:.2%}")

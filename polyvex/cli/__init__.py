@@ -3,8 +3,10 @@
 import io
 import sys
 import traceback
+from pathlib import Path
 
 from polyvex.errors import PolyvexError
+from polyvex.storage import full_disk, out_of_space
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
@@ -50,6 +52,11 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except Exception as error:
+        if out_of_space(error):
+            if debug:
+                raise
+            print(f"error: {full_disk(Path(getattr(error, 'filename', None) or '.'))}", file=sys.stderr)
+            return FAILED
         # Wrong usage: typer carries a click of its own, whose exceptions have no public name.
         if show := getattr(error, "show", None):
             usage = io.StringIO()

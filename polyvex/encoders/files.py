@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyvex.errors import WeightsError
+from polyvex.storage import check_readable
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -60,10 +61,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Pickles are read with ``weights_only=True``: nothing in them runs.
 
     Raises:
-        WeightsError: if a file cannot be read, or holds something else than tensors by name.
+        WeightsError: if a file is damaged, or holds something else than tensors by name.
+        StorageError: if this user has no permission to read a file.
     """
     if path.name.endswith(INDEX):
         return {key: value for shard in _shards(path) for key, value in read_weights(shard).items()}
+    check_readable(path)
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

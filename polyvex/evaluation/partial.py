@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from polyvex.evaluation.evaluate import Answered
+from polyvex.storage import space_for, write_text
 
 
 class PartialAnswers:
@@ -19,9 +20,8 @@ class PartialAnswers:
         self.path = path
         self.data = data
         self.before = self._read()
-        path.parent.mkdir(parents=True, exist_ok=True)
         if not self.before:
-            path.write_text(json.dumps({"data": data}) + "\n", encoding="utf-8")
+            write_text(path, json.dumps({"data": data}) + "\n")
 
     def _read(self) -> dict[int, Answered]:
         if not self.path.exists():
@@ -41,9 +41,13 @@ class PartialAnswers:
         return answers
 
     def keep(self, answers: Mapping[int, Answered]) -> None:
-        """Append some answers."""
+        """Append some answers.
+
+        Raises:
+            StorageError: if the disk is full.
+        """
         lines = [json.dumps({"number": number, **asdict(answer)}) for number, answer in answers.items()]
-        with self.path.open("a", encoding="utf-8") as stream:
+        with space_for(self.path), self.path.open("a", encoding="utf-8") as stream:
             stream.write("".join(f"{line}\n" for line in lines))
 
     def done(self) -> None:

@@ -23,8 +23,9 @@ from polyvex.export.reasons import reasons
 from polyvex.export.tokens import check_tokenizer, save_tokenizer, tokenizer_reasons
 from polyvex.export.weights import in_family
 from polyvex.hooks.manager import Registries
+from polyvex.model.size import bytes_of
 from polyvex.rundir import open_run
-from polyvex.storage import write_text
+from polyvex.storage import PART, flush, share, space_for, write_text
 
 TOLERANCE = 1e-4
 """Largest difference of logits, as a share of the largest logit, that adding in another order may explain."""
@@ -80,6 +81,7 @@ def export_run(
         ExportError: with every reason why the family cannot express the model; nothing is written.
         ParityError: if what was written says something else than the run; it is taken away again.
         RunError: if there is no finished run at ``run``, or ``out`` is in use.
+        StorageError: if the disk is full.
     """
     family, folder = family_named(to), Path(out)
     _check_free(folder)
@@ -92,8 +94,10 @@ def export_run(
     made = in_family(lm, family)
     made.generation_config = _generation(assistant.model)
     with _whole(folder) as part:
-        made.save_pretrained(part)
-        dropped = save_tokenizer(tokenizer, part, rows)
+        with space_for(folder, needed=bytes_of(made)):
+            made.save_pretrained(part)
+        with space_for(folder, needed=0):
+            dropped = save_tokenizer(tokenizer, part, rows)
         gap, scale = compare(lm, part)
         check_tokenizer(tokenizer, part, rows)
         copied = [] if family.dense_layers else list(dense_layers(lm))
@@ -101,6 +105,8 @@ def export_run(
         text = card(recipe, family, made, copied=copied, dropped=dropped, gap=gap, scale=scale)
         write_text(part / "README.md", text)
         files = sorted(path.name for path in part.iterdir())
+        share(part)
+        flush(part)
     return Exported(
         run=str(run),
         out=str(out),
@@ -170,10 +176,12 @@ def _check_free(folder: Path) -> None:
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
     """A folder beside ``folder`` to write into, which takes its place at the end; gone if anything fails."""
-    part = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
+    part = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}{PART}")
+    with space_for(folder):
+        part.mkdir(parents=True)
     try:
-        yield part
+        with space_for(folder):
+            yield part
         if folder.exists():
             folder.rmdir()  # it is empty, or this fails; not every system replaces it
         os.replace(part, folder)

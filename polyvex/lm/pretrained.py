@@ -11,6 +11,7 @@ from polyvex.errors import RecipeError
 from polyvex.lm.base import LanguageModel, LMOptions
 from polyvex.lm.tokenizer import ready
 from polyvex.options import absolute
+from polyvex.storage import check_readable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -46,9 +47,11 @@ class Pretrained(LanguageModel[PretrainedOptions]):
 
         Raises:
             RecipeError: if neither is there, or they differ.
+            StorageError: if this user has no permission to read a file of the checkpoint.
         """
         from transformers import AutoConfig
 
+        check_readable(Path(self.options.checkpoint))  # a name on the hub is no folder here
         try:
             found = AutoConfig.from_pretrained(self.options.checkpoint, revision=self.options.revision)
         except (OSError, ValueError) as error:

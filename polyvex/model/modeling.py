@@ -4,6 +4,7 @@ Its forward is the way of the data: encode, fuse, splice, assign positions, run 
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from polyvex.moe.losses import auxiliary_losses
 from polyvex.moe.record import record_routing, routers
 from polyvex.moe.upcycle import install_experts
 from polyvex.sequence import inputs_of, lay_out
+from polyvex.storage import check_readable
 
 
 # GenerationMixin stands here by name, since transformers looks for it among the direct bases.
@@ -286,11 +288,13 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
 
         Raises:
             WeightsError: if the checkpoint lacks a key, has one too many, or one of another shape.
+            StorageError: if this user has no permission to read a file of it.
         """
         wants_report = kwargs.pop("output_loading_info", False)
         kwargs["ignore_mismatched_sizes"] = True  # so that they are told below, together with the other keys
         parent: Any = super()
         path = pretrained_model_name_or_path
+        check_readable(Path(path or "") / "")  # a name on the hub is no folder here
         try:
             model, report = parent.from_pretrained(path, *args, output_loading_info=True, **kwargs)
         except SafetensorError as error:

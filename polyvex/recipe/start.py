@@ -9,7 +9,7 @@ from polyvex.errors import RecipeError, RunError
 from polyvex.hooks.registry import unknown
 from polyvex.recipe.schema import Recipe, StartTable
 from polyvex.records.files import read_toml
-from polyvex.storage import below
+from polyvex.storage import below, check_readable
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """Names that the weights of a stage may have."""
@@ -114,6 +114,7 @@ def open_start(table: StartTable) -> Start:
         RecipeError: if the folder is no run, or the stage is unknown, unfinished, or without its model.
     """
     run = Path(table.run)
+    check_readable(run)
     recipe = _recipe(run)
     names = [stage["name"] for stage in recipe["stages"]]
     done = [name for index, name in enumerate(names) if (_folder(run, index, name) / "done.json").exists()]

@@ -13,11 +13,12 @@ from polyvex.errors import RecipeError, RunError, TrainingError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.model.finite import not_finite
+from polyvex.model.size import bytes_of
 from polyvex.model.start import spoilt_weights, unlike
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.recipe.start import Start, settled, start_of
 from polyvex.rundir import RunDirectory, StageDirectory, store_whole
-from polyvex.storage import write_text
+from polyvex.storage import replace_folder, space_for, write_text
 from polyvex.training.abilities import proven
 from polyvex.training.evaluate import describe, evaluate_split
 from polyvex.training.lock import other_encoders
@@ -72,7 +73,7 @@ def train(
     run.check(recipe)
     _try_fusion_weights(recipe, registries, run, model)
     _try_start(recipe, run)
-    with run.alone():
+    with space_for(run.path), run.alone():
         resumed = run.check(recipe)  # once more: another process may have trained here meanwhile
         session = open_session(recipe, registries, run, start=start, cache=cache, say=say, progress=progress)
         _run_stages(session, resumed=resumed, export=export)
@@ -142,7 +143,7 @@ def _run_stage(
     after = hashes(model, trained)
     for line in check_hashes(before, after, stage=stage.name, may_idle=model.fusion.routes):
         session.say(line)
-    model.save_pretrained(folder.model)
+    replace_folder(folder.model, model.save_pretrained, needed=bytes_of(model))
     folder.finish(
         {
             "stage": stage.name,
@@ -253,6 +254,6 @@ def _finish(session: Session, model: PolyvexForConditionalGeneration | None) -> 
     model = model or _model_before(session, len(session.recipe.stages))
     for name, report in model.attach_encoders(session.registries).items():
         session.say(f"encoder {name}: {report}")
-    store_whole(session.run.path, model.save_pretrained, last="config.json")
+    store_whole(session.run.path, model.save_pretrained, last="config.json", needed=bytes_of(model))
     session.run.finish()
     session.say(f"finished: {session.run.path}")

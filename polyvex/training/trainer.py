@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +21,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from polyvex.errors import TrainingError
+from polyvex.errors import StorageError, TrainingError
 from polyvex.model.finite import not_finite
+from polyvex.model.size import bytes_of
 from polyvex.progress import bar, show_beside
 from polyvex.recipe.schema import Recipe, Stage
-from polyvex.storage import write_text
+from polyvex.storage import share, space_for, write_text
 
 WINDOW = "window.json"
 """File of a checkpoint with the losses summed since the last line of the log."""
@@ -118,6 +120,22 @@ class StageTrainer(Trainer):
             logs = {**logs, **means}
             self._sums, self._passes, self._since = {}, 0, self.state.global_step
         super().log(logs, *args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint that other users can read too; none is left if the disk is full.
+
+        Raises:
+            StorageError: with the code ``disk-full``.
+        """
+        folder = Path(self.args.output_dir or "") / f"checkpoint-{self.state.global_step}"
+        try:
+            with space_for(folder, needed=bytes_of(self.accelerator.unwrap_model(self.model))):
+                super()._save_checkpoint(*args, **kwargs)
+        except StorageError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if self.args.should_save:
+            share(folder)
 
     def _over_processes(self) -> dict[str, float]:
         """The sums since the last line, as means over the processes that train together."""

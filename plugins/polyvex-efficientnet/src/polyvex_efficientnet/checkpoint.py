@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from polyvex.errors import WeightsError
+from polyvex.storage import check_readable
 
 BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
 PLACES = [(stage, block) for stage, count in enumerate(BLOCKS_PER_STAGE) for block in range(count)]
@@ -36,8 +37,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read a state dict. Nothing in the file is executed (``weights_only``).
 
     Raises:
-        WeightsError: if the file cannot be read, or holds something else than tensors by name.
+        WeightsError: if the file is damaged, or holds something else than tensors by name.
+        StorageError: if this user has no permission to read the file.
     """
+    check_readable(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises whatever its bytes lead to, an IndexError for one
