@@ -95,6 +95,7 @@ def fill_cache(
     folder: str | Path | None = None,
     progress: bool = True,
     known: Known | None = None,
+    refresh: bool = False,
 ) -> tuple[TokenCache, CacheReport]:
     """Encode the images of ``samples`` that the cache lacks. Encoders are loaded only if there are any.
 
@@ -103,10 +104,12 @@ def fill_cache(
     Args:
         known: encoders that are loaded already, from a run. Then no weight file is looked for, and images that
             cannot be read are only reported: their share is judged when a run is trained.
+        refresh: encode all images again, also those in the cache.
 
     Raises:
         WeightsError: if an encoder is needed and its weights are missing, or if it gives tokens that are not finite.
         DataError: if more images are unreadable than the recipe allows.
+        StorageError: if the disk is full, or the cache cannot be written to.
     """
     root = cache_root(folder)
     limits = image_limits(recipe)
@@ -118,7 +121,7 @@ def fill_cache(
         if table.tune != "frozen":
             continue
         store = stores[place.encoder] = TokenStore(place.folder, place.about)
-        missing = {path: image for path, image in files.hashes.items() if image not in store}
+        missing = {path: image for path, image in files.hashes.items() if refresh or image not in store}
         report.found[place.encoder] = len(files.hashes) - len(missing)
         report.encoded[place.encoder] = 0
         if _any_readable(missing, report.unreadable, limits):
@@ -126,10 +129,13 @@ def fill_cache(
                 encoder = known.encoders[place.encoder]
             else:
                 encoder, report.weights[place.encoder] = load_encoder(registries.encoders[table.use], table)
+            if refresh:
+                store.forget(missing.values())
             before = len(store)
             bad = _encode_missing(encoder, missing, store, recipe, place, progress=progress)
             report.encoded[place.encoder] = len(store) - before
             report.unreadable.update(bad)
+        store.mark_used()
     if not stores:
         report.unreadable.update(_undecodable(files, limits))
     if known is None:

@@ -52,11 +52,6 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except Exception as error:
-        if out_of_space(error):
-            if debug:
-                raise
-            print(f"error: {full_disk(Path(getattr(error, 'filename', None) or '.'))}", file=sys.stderr)
-            return FAILED
         # Wrong usage: typer carries a click of its own, whose exceptions have no public name.
         if show := getattr(error, "show", None):
             usage = io.StringIO()
@@ -65,8 +60,8 @@ def run(arguments: list[str]) -> int:
             return WRONG_INPUT
         if debug:
             raise
-        if isinstance(error, OSError) and error.filename is not None:  # a path that somebody gave
-            echo_error(f"error: {error.strerror}: {error.filename}")
+        if isinstance(error, OSError) and error.filename is not None and not out_of_space(error):
+            echo_error(f"error: {error.strerror}: {error.filename}")  # a path that somebody gave
             return WRONG_INPUT
         echo_error(_failure(error))
         return FAILED
@@ -75,6 +70,8 @@ def run(arguments: list[str]) -> int:
 
 def _failure(error: Exception) -> str:
     """What to say of an error that is nobody's mistake, or of too little memory."""
+    if out_of_space(error):
+        return f"error: {full_disk(Path(getattr(error, 'filename', None) or '.'))}"
     if isinstance(error, MemoryError) or any(words in str(error) for words in ("not enough memory", "out of memory")):
         return f"{NO_MEMORY}\n(--debug shows where)"
     return f"failed: {type(error).__name__}: {error}\n(--debug shows where)"

@@ -2,7 +2,7 @@
 
 import typer
 
-from polyvex.cli import ablations, authors, export, listings, positions, recipes, routing, runs
+from polyvex.cli import ablations, authors, cache, export, listings, positions, recipes, routing, runs
 from polyvex.cli.output import echo
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ plugins.command("new")(authors.new)
 plugins.command("test")(authors.check)
 app.add_typer(plugins, name="plugins")
 app.add_typer(positions.app, name="positions")
+app.add_typer(cache.app, name="cache")
 
 for name, function in {
     "encoders": listings.encoders,
@@ -36,7 +37,6 @@ for name, function in {
     "show": recipes.show,
     "schema": recipes.schema,
     "plan": recipes.plan,
-    "cache": runs.cache,
     "train": runs.train,
     "eval": runs.evaluate,
     "ask": runs.ask,

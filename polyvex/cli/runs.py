@@ -1,4 +1,4 @@
-"""``polyvex cache``, ``train``, ``eval``, ``ask``: from a recipe to answers."""
+"""``polyvex train``, ``eval``, ``ask``: from a recipe to answers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,16 +7,6 @@ import typer
 
 from polyvex.cli.options import AsJson, CacheFolder, Changes, Quiet, RecipeFile, RunFolder
 from polyvex.cli.output import echo, echo_error, installed, print_json
-
-
-def cache(recipe: RecipeFile, changes: Changes = None, folder: CacheFolder = None, quiet: Quiet = False) -> None:
-    """Encode every image of a recipe once, ahead of training; what is there already is kept."""
-    from polyvex.recipe import read_recipe
-    from polyvex.training.prepare import prepare
-
-    registries = installed()
-    checked = read_recipe(recipe, overrides=changes or (), registries=registries)
-    echo(str(prepare(checked, registries, folder=folder, progress=not quiet).report))
 
 
 def train(

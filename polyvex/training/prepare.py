@@ -25,14 +25,23 @@ class Prepared:
 
 
 def prepare(
-    recipe: Recipe, registries: Registries, *, folder: str | Path | None = None, progress: bool = True
+    recipe: Recipe,
+    registries: Registries,
+    *,
+    folder: str | Path | None = None,
+    progress: bool = True,
+    refresh: bool = False,
 ) -> Prepared:
-    """Read both splits and make sure that every readable image is in the cache."""
+    """Read both splits and make sure that every readable image is in the cache.
+
+    Args:
+        refresh: encode images that are in the cache again.
+    """
     train = list(read_split(recipe, registries, recipe.data.train_split))
     test = list(read_split(recipe, registries, recipe.data.test_split))
     if recipe.evaluation.limit:
         test = test[: recipe.evaluation.limit]
-    cache, report = fill_cache(recipe, registries, [*train, *test], folder=folder, progress=progress)
+    cache, report = fill_cache(recipe, registries, [*train, *test], folder=folder, progress=progress, refresh=refresh)
     kept_train, kept_test = _readable(train, cache), _readable(test, cache)
     if not kept_train:
         raise DataError(f"none of the {len(train)} training samples has a readable image, so nothing can be trained")

@@ -106,7 +106,8 @@ def test_a_shard_of_the_right_size_that_cannot_be_read_is_an_error_with_its_path
     shard.write_bytes(b"\xff" * shard.stat().st_size)
     with pytest.raises(CacheError) as caught:
         TokenStore(store.folder, ABOUT).read(["a"])
-    assert str(caught.value) == f"{shard} is damaged: its content has changed. Delete it and cache again"
+    assert caught.value.code == "cache-damaged"
+    assert str(shard) in str(caught.value)
 
 
 def test_a_shard_without_tokens_is_an_error(store: TokenStore) -> None:
@@ -126,8 +127,8 @@ def test_a_damaged_index_is_an_error_with_the_folder(store: TokenStore) -> None:
     (store.folder / "index.sqlite").write_bytes(b"not a database" * 100)
     with pytest.raises(CacheError) as caught:
         TokenStore(store.folder, ABOUT)
-    assert str(caught.value).startswith(f"the index {store.folder / 'index.sqlite'} is damaged: ")
-    assert str(caught.value).endswith(f"Delete {store.folder}")
+    assert caught.value.code == "cache-damaged"
+    assert str(store.folder / "index.sqlite") in str(caught.value)
 
 
 @pytest.mark.parametrize("step", ["save_file", "os.replace", "index"])
@@ -177,5 +178,6 @@ def test_a_shard_that_changed_inside_is_never_read(store: TokenStore) -> None:
     again = TokenStore(store.folder, ABOUT)
     with pytest.raises(CacheError) as caught:
         again.read(["a"])
-    assert str(caught.value) == f"{shard} is damaged: its content has changed. Delete it and cache again"
+    assert caught.value.code == "cache-damaged"
+    assert str(shard) in str(caught.value)
     assert torch.equal(again.read(["c"]), values(3))
