@@ -118,6 +118,7 @@ def replace_file(path: Path, fill: Callable[[Path], object], *, needed: int | No
     with space_for(path, needed=needed):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            part.touch()  # so that a missing permission is Python's error, whatever writes the file
             fill(part)
             part.chmod(ordinary_mode(path.parent))
             with part.open("rb") as stream:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyvex.cache.changes import notes_on
 from polyvex.cache.finite import kept_tokens
 from polyvex.cache.images import ImageFiles, hash_images, image_paths
 from polyvex.cache.place import Place, best_device, cache_root, places
@@ -33,7 +34,8 @@ SHARD = 256
 class CacheReport:
     """What was in the cache and what was added, per encoder by name, and what could not be read.
 
-    ``weights`` has the account of the weights of each encoder that had to be loaded.
+    ``weights`` has the account of the weights of each encoder that had to be loaded, ``notes`` why tokens of an
+    encoder that are in the cache were not reused, or may be stale.
     """
 
     root: Path
@@ -41,6 +43,7 @@ class CacheReport:
     encoded: dict[str, int] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     weights: dict[str, WeightsReport] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"cache: {self.root}"]
@@ -49,6 +52,7 @@ class CacheReport:
             lines.append(
                 f"  {name}: {found} images found in the cache" + (f", {added} encoded" if added else ", reused")
             )
+        lines += [f"  ! {name}: {note}" for name, notes in self.notes.items() for note in notes]
         lines += [f"  weights of {name}: {report}" for name, report in self.weights.items()]
         lines += [f"  UNREADABLE {_named(path, reason)}" for path, reason in list(self.unreadable.items())[:5]]
         if len(self.unreadable) > 5:
@@ -120,6 +124,8 @@ def fill_cache(
     for table, place in zip(recipe.encoders, found.values(), strict=True):
         if table.tune != "frozen":
             continue
+        if notes := notes_on(place):
+            report.notes[place.encoder] = notes
         store = stores[place.encoder] = TokenStore(place.folder, place.about)
         missing = {path: image for path, image in files.hashes.items() if refresh or image not in store}
         report.found[place.encoder] = len(files.hashes) - len(missing)

@@ -14,12 +14,14 @@ from typing import Any
 import platformdirs
 import torch
 
+from polyvex.cache.code import code_of
 from polyvex.encoders.base import WeightsPlace
 from polyvex.encoders.files import weight_files
 from polyvex.encoders.precision import Precision, used
 from polyvex.encoders.tiling import Tiling
 from polyvex.encoders.weights import sha256_of
 from polyvex.hooks.manager import Registries
+from polyvex.hooks.registry import Plugin
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import Recipe
 
@@ -27,6 +29,7 @@ FOLDER = "POLYVEX_CACHE"
 """Environment variable: folder of the cache, instead of the platform's."""
 
 FORMAT = 4
+"""Number of the way that tokens are computed and stored by this package; raise it when either changes."""
 
 NO_NUMBERS = {"polyvex", "pydantic", "jaxtyping", "pytest"}
 """Requirements of plugins that no token depends on."""
@@ -52,13 +55,17 @@ def cache_root(folder: str | Path | None = None) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where the tokens of one encoder of a recipe are kept, and what they were made with."""
+    """Where the tokens of one encoder of a recipe are kept, and what they are made with.
+
+    ``unknown_code`` names classes without a source file, so that an edit of what they call goes unnoticed.
+    """
 
     encoder: str
     folder: Path
     about: dict[str, Any]
     tiling: Tiling | None = None
     precision: Precision = "float32"
+    unknown_code: tuple[str, ...] = ()
 
 
 def places(
@@ -66,7 +73,7 @@ def places(
 ) -> dict[str, Place]:
     """The place of each encoder's tokens, by the encoder's name in the recipe.
 
-    Tokens are shared by all recipes whose encoder has the same plugin, options, weights and precision; order,
+    Tokens are shared by all recipes whose encoder has the same plugin, code, options, weights and precision; order,
     fusion and positions do not matter, since tokens are kept as they leave the encoder.
 
     Args:
@@ -75,7 +82,9 @@ def places(
     found = {}
     for table, name in zip(recipe.encoders, encoder_names(recipe), strict=True):
         digested = weights[name] if weights else digest_of(registries.encoders[table.use].weights(table))
-        about = _about(table, recipe.cache.dtype, registries, digested)
+        entry = registries.encoders.entry(table.use)
+        code = code_of(entry.component, entry.plugin.distribution)
+        about = _about(table, recipe.cache.dtype, entry.plugin, digested) | {"code": code.digests}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         found[name] = Place(
             encoder=name,
@@ -83,6 +92,7 @@ def places(
             about=about,
             tiling=table.tiling,
             precision=table.precision,
+            unknown_code=code.unknown,
         )
     return found
 
@@ -95,8 +105,7 @@ def digest_of(place: WeightsPlace | None) -> str | None:
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _about(table: Any, dtype: str, registries: Registries, weights: str | None) -> dict[str, Any]:
-    entry = registries.encoders.entry(table.use)
+def _about(table: Any, dtype: str, plugin: Plugin, weights: str | None) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "encoder": table.use,
@@ -104,8 +113,8 @@ def _about(table: Any, dtype: str, registries: Registries, weights: str | None) 
         "computed_in": used(best_device(), table.precision),
         "weights_sha256": weights,
         "dtype": dtype,
-        "plugin": f"{entry.plugin.distribution} {entry.plugin.version}",
-        "libraries": _libraries(entry.plugin.distribution),
+        "plugin": f"{plugin.distribution} {plugin.version}",
+        "libraries": _libraries(plugin.distribution),
     }
 
 

@@ -101,14 +101,17 @@ class TokenStore:
         if sum(counts) != len(values):
             raise CacheError(f"got {len(values)} tiles for {len(images)} images, expected {sum(counts)}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._write_about()
+            self._write(images, values, counts)
         except PermissionError as error:
             raise StorageError(
                 f"{len(images)} images are not in the cache {self.folder}, and this user has no permission to write "
                 f"there ({error.filename}). Choose another folder with --cache",
                 code="permission-denied",
             ) from None
+
+    def _write(self, images: Sequence[str], values: Tensor, counts: Sequence[int]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write_about()
         path = self.folder / f"{uuid.uuid4().hex}{SHARD}"
         try:
             with self.index.changing() as index:
@@ -126,7 +129,8 @@ class TokenStore:
     ) -> None:
         """Write those of ``images`` that the index lacks to a new shard, and enter them."""
         starts = [0, *accumulate(counts)]
-        new = [number for number, image in enumerate(images) if _row_of(index, image) is None]
+        first = {image: number for number, image in reversed(list(enumerate(images)))}
+        new = sorted(number for image, number in first.items() if _row_of(index, image) is None)
         if not new:
             return
         kept = values if len(new) == len(images) else torch.cat([values[starts[i] : starts[i + 1]] for i in new])

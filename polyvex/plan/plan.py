@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polyvex.assemble import empty_model
+from polyvex.cache.changes import notes_on
 from polyvex.cache.place import best_device, cache_root, places
 from polyvex.cache.store import TokenStore
 from polyvex.encoders.images import ImageLimits, size_of_file
@@ -102,7 +103,7 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     costs = (seeing, joining)
     stages = _stages(recipe, registries, model, start, lengths, costs, problems, notes) if model is not None else []
     notes += _tuning_notes(recipe, budget.encoders) + _arrangement_notes(recipe, registries)
-    size, cached = _cache(recipe, registries, budget.encoders, data, cache)
+    size, cached = _cache(recipe, registries, budget.encoders, data, cache, notes)
     return Plan(
         recipe=recipe.name,
         start=f"{start} ({'sparse' if start.sparse else 'dense'})" if start is not None else "",
@@ -352,7 +353,12 @@ def _tuning_notes(recipe: Recipe, encoders: list[EncoderBudget]) -> list[str]:
 
 
 def _cache(
-    recipe: Recipe, registries: Registries, encoders: list[EncoderBudget], data: _DataFacts, cache: str | Path | None
+    recipe: Recipe,
+    registries: Registries,
+    encoders: list[EncoderBudget],
+    data: _DataFacts,
+    cache: str | Path | None,
+    notes: list[str],
 ) -> tuple[int, int]:
     """Bytes that the whole cache takes, and bytes of it that are there. Each image counts with its own tiles."""
     width = {"float32": 4, "float16": 2, "bfloat16": 2}[recipe.cache.dtype]
@@ -366,6 +372,7 @@ def _cache(
         views = EncoderViews(kind=kind, options=table, tiling=table.tiling)
         tiles = sum(views.tiles(size) * images for size, images in data.sizes.items())
         tiles = tiles or data.images * one.tokens_in // shape.tokens
+        notes += [f"cache: {one.name}: {note}" for note in notes_on(found[one.name])]
         cached = TokenStore(found[one.name].folder, found[one.name].about).tiles
         whole += tiles * shape.tokens * shape.dim * width
         there += min(cached, tiles or cached) * shape.tokens * shape.dim * width

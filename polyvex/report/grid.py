@@ -78,7 +78,11 @@ def _tracebacks(folder: Path, cells: Sequence[dict[str, Any]]) -> dict[str, str]
     paths = {
         f"{cell['label']}, seed {cell['seed']}": below(folder / "cells", cell["id"]) / "failed.txt" for cell in cells
     }
-    return {label: path.read_text("utf-8", errors="replace") for label, path in paths.items() if path.is_file()}
+    return {
+        label: path.read_text("utf-8", errors="replace")
+        for label, path in paths.items()
+        if path.is_file() and not path.with_name("result.json").exists()  # else another process has finished the cell
+    }
 
 
 def _unfinished(folder: Path, begun: int, finished: int) -> list[str]:

@@ -12,7 +12,7 @@ from polyvex_basics import ColorGrid, Patchify
 
 from polyvex.ablation import runner
 from polyvex.ablation.runner import ablate
-from polyvex.errors import RecipeError, RunError
+from polyvex.errors import RecipeError, RunError, StorageError
 from polyvex.hooks import hookimpl
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.plan.tokens import budgets
@@ -223,6 +223,36 @@ def test_a_failed_cell_is_tried_again(
     assert "done before" in lines[1]
     assert list(tmp_path.rglob("failed.txt")) == []
     assert index_of(tmp_path)["failed"] == {}
+
+
+def test_a_cell_that_another_process_has_finished_loses_its_reason(
+    short: Recipe, fragile: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fragile, "broken", False)
+    axes = {"positions": ["share_all"]}
+    run(short, fragile, tmp_path, axes=axes)
+    (cell,) = (tmp_path / "cells").iterdir()
+    (cell / "failed.txt").write_text("another process is training here")
+    _, lines = run(short, fragile, tmp_path, axes=axes)
+    assert "done before" in lines[0]
+    assert not (cell / "failed.txt").exists()
+
+
+def test_a_full_disk_ends_the_grid(
+    short: Recipe, fragile: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+
+    def full(*args: object, **_: object) -> None:
+        started.append(args)
+        raise StorageError("no space left", code="disk-full")
+
+    monkeypatch.setattr(runner, "train", full)
+    with pytest.raises(StorageError) as caught:
+        run(short, fragile, tmp_path, axes={"positions": ["share_all", "sequential"]})
+    assert caught.value.code == "disk-full"
+    assert len(started) == 1
+    assert list(tmp_path.rglob("failed.txt")) == []
 
 
 def test_when_every_cell_fails_there_is_no_result_and_no_crash(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from polyvex.cache.store import TokenStore
@@ -66,6 +67,30 @@ def test_the_first_of_two_writers_wins(store: TokenStore) -> None:
     other.write(["a", "d"], values(9, 4))
     again = TokenStore(store.folder, ABOUT)
     assert torch.equal(again.read(["a", "d"]), values(1, 4))
+
+
+def test_writers_that_encode_the_same_images_leave_no_unused_shard(store: TokenStore) -> None:
+    late, partly = TokenStore(store.folder / "x", ABOUT), TokenStore(store.folder / "x", ABOUT)
+    TokenStore(store.folder / "x", ABOUT).write(["a", "b"], values(1, 2))
+    late.write(["a", "b"], values(8, 9))
+    assert len(shards(TokenStore(store.folder / "x", ABOUT))) == 1
+    assert torch.equal(late.read(["a", "b"]), values(1, 2))  # what the first one wrote
+    partly.write(["d", "a", "e"], values(4, 5, 9, 6, 7), [2, 1, 2])
+    assert torch.equal(partly.read(["e", "d", "a"]), values(6, 7, 4, 5, 1))
+    (added,) = set(shards(partly)) - {store.folder / "x" / late._rows["a"][0]}
+    assert load_file(added)["tokens"].shape[0] == 4
+
+
+def test_an_image_twice_in_one_shard_is_kept_once(tmp_path: Path) -> None:
+    made = TokenStore(tmp_path, ABOUT)
+    made.write(["a", "b", "a"], values(1, 2, 3))
+    assert torch.equal(made.read(["a", "b"]), values(1, 2))
+
+
+def test_shards_have_ordinary_permissions(store: TokenStore) -> None:
+    (store.folder / "plain").touch()
+    expected = (store.folder / "plain").stat().st_mode
+    assert {path.stat().st_mode for path in store.folder.iterdir()} == {expected}
 
 
 def test_a_missing_image_is_an_error_with_the_command(store: TokenStore) -> None:
@@ -131,7 +156,7 @@ def test_a_damaged_index_is_an_error_with_the_folder(store: TokenStore) -> None:
     assert str(store.folder / "index.sqlite") in str(caught.value)
 
 
-@pytest.mark.parametrize("step", ["save_file", "os.replace", "index"])
+@pytest.mark.parametrize("step", ["cache.store.save_file", "storage.os.replace", "cache.store.sha256_of"])
 def test_a_writer_that_is_killed_leaves_all_of_a_shard_or_nothing(
     step: str, store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,19 +164,17 @@ def test_a_writer_that_is_killed_leaves_all_of_a_shard_or_nothing(
         pass
 
     def kill(*args: object, **kwargs: object) -> None:
-        if step == "save_file":
+        if step.endswith("save_file"):
             Path(args[1]).write_bytes(b"half")  # type: ignore[arg-type]
         raise Killed
 
     with monkeypatch.context() as patch:
-        if step == "index":
-            patch.setattr(TokenStore, "_index", kill)
-        else:
-            patch.setattr(f"polyvex.cache.store.{step}", kill)
+        patch.setattr(f"polyvex.{step}", kill)
         with pytest.raises(Killed):
             store.write(["d"], values(4))
     again = TokenStore(store.folder, ABOUT)  # no warning: what is not in the index is not damaged
     assert ("d" in again, len(again)) == (False, 3)
+    assert len(shards(store)) == 2
     again.write(["d"], values(4))
     assert torch.equal(again.read(["d", "a"]), values(4, 1))
 
