@@ -19,7 +19,7 @@ from torch import Tensor
 from polyvex.cache.index import Index
 from polyvex.encoders.weights import sha256_of
 from polyvex.errors import CacheError, StorageError
-from polyvex.storage import permission_denied, replace_file, write_text
+from polyvex.storage import permission_denied, replace_file, space_for, write_text
 
 INDEX, ABOUT, LAST_USE = "index.sqlite", "about.json", "last-use"
 """Files of a store beside its shards. ``about.json`` says how tokens were made, ``last-use`` is dated at each use."""
@@ -101,7 +101,8 @@ class TokenStore:
         if sum(counts) != len(values):
             raise CacheError(f"got {len(values)} tiles for {len(images)} images, expected {sum(counts)}")
         try:
-            self._write(images, values, counts)
+            with space_for(self.folder):
+                self._write(images, values, counts)
         except PermissionError as error:
             raise StorageError(
                 f"{len(images)} images are not in the cache {self.folder}, and this user has no permission to write "
