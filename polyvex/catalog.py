@@ -15,14 +15,19 @@ from polyvex.options import Options
 
 
 def plugin_rows(registries: Registries) -> list[dict[str, Any]]:
-    """One row per plugin: name, distribution, version, state, hooks, and the reason if it is not loaded."""
+    """One row per plugin: name, distribution, version, state, hooks, and the reason if it is not loaded.
+
+    ``import_s`` is the time in seconds that an installed plugin took to load, ``effects`` what it changed then.
+    """
     return [
         {
             "name": status.plugin.name,
             "distribution": status.plugin.distribution,
             "version": status.plugin.version,
             "state": status.state,
+            "import_s": None if status.import_seconds is None else round(status.import_seconds, 3),
             "hooks": status.hooks,
+            "effects": status.effects,
             "reason": status.reason,
         }
         for status in registries.plugins
@@ -109,6 +114,11 @@ def diagnose(registries: Registries) -> list[dict[str, str]]:
             "details": status.details,
         }
         for status in registries.plugins
+    ]
+    findings += [
+        {"state": "warning", "what": f"plugin {status.plugin}: its import {'; '.join(status.effects)}", "details": ""}
+        for status in registries.plugins
+        if status.effects
     ]
     return findings + _encoders(registries)
 

@@ -9,7 +9,7 @@ from polyvex.cli.output import echo, installed, print_json, print_table
 
 
 def list_plugins(as_json: AsJson = False) -> None:
-    """List the installed plugins: distribution, version, hooks, and whether each works."""
+    """List the installed plugins: distribution, version, import time in seconds, hooks, and whether each works."""
     from polyvex.catalog import plugin_rows
     from polyvex.hooks.manager import load_registries
 
@@ -18,10 +18,14 @@ def list_plugins(as_json: AsJson = False) -> None:
         print_json(rows)
         return
     reasons = [row.pop("reason") for row in rows]
-    print_table([{**row, "hooks": ", ".join(row["hooks"])} for row in rows])
+    effects = [row.pop("effects") for row in rows]
+    print_table([{**row, "import_s": row["import_s"] or "", "hooks": ", ".join(row["hooks"])} for row in rows])
     for row, reason in zip(rows, reasons, strict=True):
         if reason:
             echo(f"{row['state'].upper()} {row['name']}: {reason}")
+    for row, changed in zip(rows, effects, strict=True):
+        if changed:
+            echo(f"WARNING {row['name']}: its import {'; '.join(changed)}")
 
 
 def doctor(as_json: AsJson = False) -> None:

@@ -3,7 +3,7 @@
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +16,7 @@ from polyvex.hooks.contract import check_contract, unmet_requirement
 from polyvex.hooks.functions import check_hooks
 from polyvex.hooks.offers import checked_offer
 from polyvex.hooks.registry import Plugin, Registry, unknown
+from polyvex.hooks.watch import watch
 
 if TYPE_CHECKING:
     from polyvex.data.base import Dataset
@@ -42,7 +43,9 @@ BUILT_IN = tuple(
 class PluginStatus:
     """What became of one plugin: ``loaded``, ``disabled`` or ``broken``, and why.
 
-    ``unknown`` is a name that was to be blocked and that no installed plugin has.
+    ``unknown`` is a name that was to be blocked and that no installed plugin has. ``import_seconds`` is the time that
+    an installed plugin took to load; a library that several plugins import counts for the first of them, and one that
+    polyvex imports itself for none. ``effects`` are changes to the process that should not happen at import.
     """
 
     plugin: Plugin
@@ -50,6 +53,9 @@ class PluginStatus:
     hooks: list[str] = field(default_factory=list)
     reason: str = ""
     details: str = ""
+    module: str = ""
+    import_seconds: float | None = None
+    effects: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,24 +149,36 @@ def _load_installed(manager: pluggy.PluginManager, registries: Registries) -> No
             status = PluginStatus(plugin=_plugin_of(point), state="disabled", reason=f"named in {DISABLE}")
             registries.plugins.append(status)
             continue
-        try:
-            plugin = _plugin_of(point)
-            if reason := unmet_requirement(point.dist):
-                registries.plugins.append(PluginStatus(plugin=plugin, state="broken", reason=reason))
-                continue
-            namespace = point.load()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a plugin may do anything while it is imported, and leave the program too
-            status = PluginStatus(
-                plugin=plugin,
-                state="broken",
-                reason=f"import failed: {_one_line(error)}",
-                details=traceback.format_exc(),
-            )
-            registries.plugins.append(status)
-            continue
-        _register(manager, namespace, plugin, registries, strict=False)
+        with watch() as watched:
+            _load_one(manager, point, plugin, registries)
+        registries.plugins[-1] = replace(
+            registries.plugins[-1],
+            module=getattr(point, "value", "").partition(":")[0],
+            import_seconds=watched.seconds,
+            effects=watched.effects,
+        )
+
+
+def _load_one(manager: pluggy.PluginManager, point: EntryPoint, plugin: Plugin, registries: Registries) -> None:
+    """Import one plugin and register what it offers; a status is added in any case."""
+    try:
+        plugin = _plugin_of(point)
+        if reason := unmet_requirement(point.dist):
+            registries.plugins.append(PluginStatus(plugin=plugin, state="broken", reason=reason))
+            return
+        namespace = point.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may do anything while it is imported, and leave the program too
+        status = PluginStatus(
+            plugin=plugin,
+            state="broken",
+            reason=f"import failed: {_one_line(error)}",
+            details=traceback.format_exc(),
+        )
+        registries.plugins.append(status)
+        return
+    _register(manager, namespace, plugin, registries, strict=False)
 
 
 def _plugin_of(point: EntryPoint) -> Plugin:

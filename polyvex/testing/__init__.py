@@ -8,6 +8,7 @@ A plugin's whole contract test is one line::
 
 from polyvex.testing.contracts import check_dataset, check_encoder
 from polyvex.testing.fusions import check_fusion
+from polyvex.testing.imports import check_import
 from polyvex.testing.metrics import check_metric
 from polyvex.testing.positions import check_position_scheme
 from polyvex.testing.reducers import check_reducer
@@ -18,6 +19,7 @@ __all__ = [
     "check_dataset",
     "check_encoder",
     "check_fusion",
+    "check_import",
     "check_metric",
     "check_position_scheme",
     "check_reducer",

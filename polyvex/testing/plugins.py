@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from polyvex.testing.checks import Check, Kit
 from polyvex.testing.contracts import DatasetKit, EncoderKit
 from polyvex.testing.declarations import check_options_class
 from polyvex.testing.fusions import FusionKit
+from polyvex.testing.imports import check_import
 from polyvex.testing.metrics import MetricKit
 from polyvex.testing.positions import PositionKit
 from polyvex.testing.reducers import ReducerKit
@@ -88,6 +90,8 @@ def check_plugin(
         if wanted not in known:
             raise PluginError(f"plugin {name}: {unknown('component', wanted, known)}")
     values = _values(changes, known)
+    if not components:
+        yield from _check_imports([status for status in registries.plugins if _is_called(status, name)])
     for field, entry in found:
         if not components or entry.name in components:
             yield from _check_component(field, entry, values.get(entry.name, {}), pretrained=pretrained)
@@ -132,6 +136,22 @@ def _values(changes: Sequence[str], known: Sequence[str]) -> dict[str, dict[str,
         if problems or changed.problems:
             raise PluginError(f"--set {change}: expected COMPONENT.OPTION=VALUE")
     return values
+
+
+def _check_imports(statuses: Sequence[PluginStatus]) -> Iterator[Outcome]:
+    """The import of each module that an entry point names; other plugins were not imported by polyvex."""
+    for status in statuses:
+        if status.module:
+            check = Check(name="import", run=partial(check_import, status.module))
+            yield _outcome(f"plugin {status.plugin.name}", check)
+
+
+def _outcome(component: str, check: Check) -> Outcome:
+    try:
+        check.run()
+    except AssertionError as error:
+        return Outcome(component=component, check=check.name, state="FAILED", reason=str(error))
+    return Outcome(component=component, check=check.name, state="ok")
 
 
 def _check_component(
