@@ -34,7 +34,10 @@ def models(experts: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         in_family(lm, FAMILIES["mixtral"]).save_pretrained(folder)
         loader: Any = AutoModelForCausalLM
-        return {"polyvex": lm, "transformers": loader.from_pretrained(folder, dtype=torch.float32).eval()}
+        return {
+            "polyvex": lm,
+            "transformers": loader.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval(),
+        }
 
 
 def generate(lm: Any, ids: torch.Tensor) -> torch.Tensor:

@@ -81,7 +81,7 @@ def measure(case: Case, rounds: int) -> tuple[float, float, float, int]:
     dim = case.config.hidden_size
     fusion = MLPFusion(MLPFusionOptions(patches_per_token=case.patches), inputs=shapes, dim=dim).eval()
     scheme = PositionAssigner(ShareRowCol(PositionOptions(), layout=fusion.layout, dim=dim)).eval()
-    lm = AutoModelForCausalLM.from_config(case.config).eval()
+    lm = AutoModelForCausalLM.from_config(case.config, trust_remote_code=False).eval()
     parts = [VisualTokens.on_grid(torch.randn(case.batch, one.tokens, one.dim), one.grid) for one in shapes]
     ids = torch.tensor([[PLACEHOLDER] * fusion.layout.tokens + [5] * case.text] * case.batch)
     valid = torch.ones_like(ids, dtype=torch.bool)

@@ -11,6 +11,7 @@ from PIL import Image
 from polyvex.assemble import use_attention
 from polyvex.encoders.images import open_image
 from polyvex.errors import DataError, RunError, WeightsError
+from polyvex.evaluation.evaluate import before_end, end_ids
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.records.files import read_toml
 from polyvex.rundir import open_run
@@ -57,7 +58,8 @@ class Assistant:
         room = self._room(inputs["input_ids"].shape[1], images=len(pictures))
         output = model.generate(**inputs, max_new_tokens=min(max_new_tokens, room), do_sample=False)
         new = output[0, inputs["input_ids"].shape[1] :]
-        text = self.processor.tokenizer.decode(new, skip_special_tokens=True).strip()
+        answer = before_end(new.tolist(), end_ids(model))
+        text = self.processor.tokenizer.decode(answer, skip_special_tokens=True).strip()
         return Answer(text=text, ids=new.tolist())
 
     def _room(self, length: int, *, images: int) -> int:
@@ -77,7 +79,7 @@ def load(run: str | Path, *, registries: Registries | None = None) -> Assistant:
     """Load a finished run.
 
     Raises:
-        RunError: if there is no run at ``run``, or it is not finished.
+        RunError: if there is no run at ``run``, it is not finished, or it asks to run code (``remote-code``).
         PluginError: if a plugin that it needs is not installed.
     """
     from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor

@@ -13,13 +13,16 @@ from polyvex.encoders.weights import WeightsReport
 from polyvex.errors import RecipeError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.hooks.registry import CORE, Plugin, Registry
+from polyvex.lm.base import LanguageModel
+from polyvex.lm.tokenizer import add_token
 from polyvex.recipe.check import about, recipe_layouts
 from polyvex.recipe.matching import sized_fusion
 from polyvex.recipe.model import encoder_names
-from polyvex.recipe.prompt import template_of
+from polyvex.recipe.prompt import PromptForm, prompt_form
 from polyvex.recipe.schema import Recipe
 from polyvex.recipe.start import Start, start_of
 from polyvex.recipe.tables import origin_key
+from polyvex.remote_code import WAY_OUT, remote_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -114,7 +117,7 @@ def make_processor(recipe: Recipe, registries: Registries, texts: Iterable[str])
     component = registries.language_models[recipe.lm.use](recipe.lm)
     start = start_of(recipe)
     tokenizer = component.tokenizer(texts) if start is None else _tokenizer_of(start)
-    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
+    form, stop_ids = make_prompt(recipe, component, tokenizer)
     # Nothing is special in this text: <image> would be taken for a visual token.
     separator = tokenizer.encode(recipe.fusion.separator_text, add_special_tokens=False, split_special_tokens=True)
     width = component.config().get_text_config().hidden_size
@@ -122,21 +125,38 @@ def make_processor(recipe: Recipe, registries: Registries, texts: Iterable[str])
     return PolyvexProcessor(
         tokenizer,
         encoders=encoder_tables(recipe),
-        template=template_of(recipe.prompt, tokenizer),
+        template=form.template,
         runs=stored_runs(layouts),
         arrangement=asdict(layouts.arrangement),
         separator_ids=separator,
+        end_ids=form.end_ids,
+        stop_ids=stop_ids,
         plugins=plugin_origins(recipe, registries),
         registries=registries,
     )
+
+
+def make_prompt(recipe: Recipe, component: LanguageModel, tokenizer: Any) -> tuple[PromptForm, list[int]]:
+    """The form of the prompt, and the tokens that stop generation. The tokenizer gets its token for images.
+
+    Raises:
+        RecipeError: if there is no new id for that token, or the chat template cannot be used.
+    """
+    add_token(tokenizer, IMAGE)
+    stop_ids = component.stop_ids(tokenizer)
+    return prompt_form(recipe.prompt, tokenizer, stop_ids), stop_ids
 
 
 def _tokenizer_of(start: Start) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(start.run)
+        return AutoTokenizer.from_pretrained(start.run, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if found := remote_code(start.run):
+            raise RecipeError(
+                [f"[start]: {start.run}: {', '.join(found)} asks to run code. {WAY_OUT}"], code="remote-code"
+            ) from None
         why = " ".join(str(error).split())[:200]
         raise RecipeError([f"[start]: {start.run} has no tokenizer that can be read: {why}"]) from None
 
@@ -204,7 +224,8 @@ def build_model(
         take_weights(recipe, registries, model, start)
     elif (report := model.fusion.load_pretrained()) is not None:
         reports["[fusion]"] = report  # in brackets, since an encoder may be called fusion
-    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    ends = processor.stop_ids
+    model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     if processor.image_token_id < model.lm.config.vocab_size:
         model.generation_config.suppress_tokens = [processor.image_token_id]  # a placeholder is never an answer
@@ -215,7 +236,7 @@ def _fresh(text_config: "PreTrainedConfig") -> Any:
     """A language model whose weights will come from elsewhere; in float32, as those that are loaded."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_config(text_config, dtype=torch.float32)
+    return AutoModelForCausalLM.from_config(text_config, dtype=torch.float32, trust_remote_code=False)
 
 
 def use_attention(lm: Any, name: str) -> None:
@@ -267,8 +288,17 @@ def empty_model(recipe: Recipe, registries: Registries) -> "PolyvexForConditiona
         separator_ids=about(recipe.fusion),
     )
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        lm = AutoModelForCausalLM.from_config(text_config)
+        lm = AutoModelForCausalLM.from_config(text_config, trust_remote_code=False)
         use_attention(lm, recipe.lm.attention)
+    if not hasattr(lm.config, "hidden_size"):
+        raise RecipeError(
+            [
+                f"[lm]: {type(lm).__name__} is a multimodal model with a language model inside. Take a checkpoint of "
+                f"the language model alone"
+            ],
+            source=recipe.name,
+            code="lm-multimodal",
+        )
     return empty_of(config, registries, lm=lm)
 
 

@@ -26,13 +26,15 @@ class PromptEncoder:
 
     ``visual_tokens`` is the number of placeholders per image; None where it depends on the image, and then callers
     say how many each one takes. The same functions make the prompts of training and
-    of generation, so what the model is asked is what it was trained on, token by token.
+    of generation, so what the model is asked is what it was trained on, token by token. ``end_ids`` follow each answer;
+    the end of the sequence if empty.
     """
 
     tokenizer: Any
     template: str
     image_token_id: int
     visual_tokens: int | None
+    end_ids: tuple[int, ...] = ()
 
     def text(self, question: str, *, images: int = 1) -> str:
         """The prompt as text, with one ``<image>`` per image."""
@@ -96,9 +98,9 @@ class PromptEncoder:
         return self._plain(before) + (self._literal(question) if mark else []) + self._plain(after)
 
     def example(self, question: str, answer: str, *, images: Images = 1) -> tuple[list[int], list[int]]:
-        """Ids and labels of a training example; labels cover the answer and the end of the sequence, nothing else."""
+        """Ids and labels of a training example; labels cover the answer and its end, nothing else."""
         prompt = self.question(question, images=images)
-        reply = [*self._literal(answer), self.tokenizer.eos_token_id]
+        reply = [*self._literal(answer), *(self.end_ids or (self.tokenizer.eos_token_id,))]
         return prompt + reply, [IGNORED] * len(prompt) + reply
 
     def _plain(self, text: str) -> list[int]:

@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -134,7 +135,7 @@ def evaluate(
     ids = [prompts.question(sample.question, images=count(paths)) for sample, paths in zip(samples, shown, strict=True)]
     found = dict(before or {})
     order = sorted(set(range(len(samples))) - set(found), key=lambda index: len(ids[index]))
-    ends = _ends(model)
+    ends = end_ids(model)
     starts = range(0, len(order), batch_size)
     for start in bar(starts, desc=f"answer {name}", unit="batch", disable=not progress):
         chosen = order[start : start + batch_size]
@@ -144,11 +145,11 @@ def evaluate(
             batch.update(read_images(paths))
         batch = to_device(batch, model.device)
         output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
-        new = output[:, batch["input_ids"].shape[1] :]
-        texts = processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+        new = output[:, batch["input_ids"].shape[1] :].tolist()
+        texts = processor.tokenizer.batch_decode([before_end(row, ends) for row in new], skip_special_tokens=True)
         answered = {
             index: _answered(samples[index], text.strip(), metric[1], cut=not ends.intersection(row))
-            for index, text, row in zip(chosen, texts, new.tolist(), strict=True)
+            for index, text, row in zip(chosen, texts, new, strict=True)
         }
         found.update(answered)
         if keep is not None:
@@ -157,10 +158,15 @@ def evaluate(
     return Evaluation(name=name, metric=metric[0], answers=answers, skipped=skipped, images=images)
 
 
-def _ends(model: Any) -> set[int]:
-    """Ids that end an answer."""
+def end_ids(model: Any) -> set[int]:
+    """Ids that end an answer, as the model's generation configuration has them."""
     ends = model.generation_config.eos_token_id
     return set(ends if isinstance(ends, list) else [ends])
+
+
+def before_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
+    """The tokens of an answer before the first one that ends it. An end may be a token that decoding would show."""
+    return list(takewhile(lambda one: one not in ends, ids))
 
 
 def _answered(sample: Sample, text: str, metric: Metric, *, cut: bool) -> Answered:

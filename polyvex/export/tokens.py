@@ -75,7 +75,7 @@ def check_tokenizer(tokenizer: Any, folder: Path, rows: int) -> None:
     """
     from transformers import AutoTokenizer
 
-    found = AutoTokenizer.from_pretrained(folder)
+    found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if (got := found.encode(PROBE)) != (expected := tokenizer.encode(PROBE)):
         raise ParityError(
             f"the exported tokenizer, which transformers loads as {type(found).__name__}, splits a text into {got[:8]} "

@@ -85,7 +85,7 @@ def _copies(state: dict[str, Tensor], here: str, count: int) -> None:
 def empty_family(lm: Any, family: Family) -> PreTrainedModel:
     """The family's model of the right shapes, without memory for weights."""
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(family_config(lm, family))
+        return AutoModelForCausalLM.from_config(family_config(lm, family), trust_remote_code=False)
 
 
 def unplaced(lm: Any, family: Family) -> Iterator[str]:

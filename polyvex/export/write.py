@@ -87,7 +87,7 @@ def export_run(
     _check_free(folder)
     assistant = load(run, registries=registries)
     # The processor's own tokenizer remembers what it was loaded with, and would write that out.
-    lm, tokenizer = merged(assistant.model.lm), AutoTokenizer.from_pretrained(run)
+    lm, tokenizer = merged(assistant.model.lm), AutoTokenizer.from_pretrained(run, trust_remote_code=False)
     rows = lm.get_input_embeddings().weight.shape[0]
     if found := [*reasons(lm, family, copy_dense=copy_dense), *tokenizer_reasons(tokenizer, rows)]:
         raise ExportError(found, what=f"{run} cannot be exported as {family.name}")
@@ -129,7 +129,9 @@ def compare(lm: Any, folder: Path) -> tuple[float, float]:
         ParityError: if the difference is above :data:`TOLERANCE`, or not a number.
     """
     loader: Any = AutoModelForCausalLM
-    found, report = loader.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    found, report = loader.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+    )
     if lost := sorted(map(str, [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]])):
         raise ParityError(
             f"transformers does not find the exported weights in their places: {', '.join(lost[:5])}. They were taken "

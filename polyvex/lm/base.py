@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from typing_extensions import TypeVar
 
+from polyvex.lm.tokenizer import stop_ids
 from polyvex.options import Options
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ class LanguageModel(ABC, Generic[OptionsT]):
     @abstractmethod
     def tokenizer(self, texts: Iterable[str]) -> "PreTrainedTokenizerBase":
         """The tokenizer: loaded, or trained on ``texts``. It has an end-of-sequence and a padding token."""
+
+    def stop_ids(self, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+        """Tokens that end an answer, the end of the sequence among them.
+
+        Those of the generation configuration, if the checkpoint has one. Otherwise those of the model's configuration
+        that are special tokens: its defaults may be the ids of words.
+        """
+        return stop_ids(tokenizer, self.config())
 
     @abstractmethod
     def load(self, config: "PreTrainedConfig") -> "PreTrainedModel":

@@ -104,14 +104,14 @@ class Gguf(GgufModel[GgufOptions]):
 def _config(path: Path, _about: tuple[int, int]) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    return AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
 
 
 @lru_cache(maxsize=4)
 def _tokenizer(path: Path, _about: tuple[int, int]) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
 
 
 def _load(path: Path, config: "PreTrainedConfig") -> "PreTrainedModel":
@@ -126,6 +126,7 @@ def _load(path: Path, config: "PreTrainedConfig") -> "PreTrainedModel":
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.float32,
         output_loading_info=True,
+        trust_remote_code=False,
     )
     if report["missing_keys"]:
         raise RecipeError([f"[lm]: {path} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}"])

@@ -9,12 +9,16 @@ from safetensors import SafetensorError
 
 from polyvex.errors import RecipeError
 from polyvex.lm.base import LanguageModel, LMOptions
-from polyvex.lm.tokenizer import ready
+from polyvex.lm.tokenizer import ready, stop_ids
 from polyvex.options import absolute
+from polyvex.remote_code import WAY_OUT, remote_code
 from polyvex.storage import check_readable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+GENERATION = "generation_config.json"
 
 
 class PretrainedOptions(LMOptions):
@@ -53,7 +57,9 @@ class Pretrained(LanguageModel[PretrainedOptions]):
 
         check_readable(Path(self.options.checkpoint))  # a name on the hub is no folder here
         try:
-            found = AutoConfig.from_pretrained(self.options.checkpoint, revision=self.options.revision)
+            found = AutoConfig.from_pretrained(
+                self.options.checkpoint, revision=self.options.revision, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             if not self.options.structure:
                 raise self._missing(error) from None
@@ -94,10 +100,32 @@ class Pretrained(LanguageModel[PretrainedOptions]):
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.options.checkpoint, revision=self.options.revision)
+            tokenizer = AutoTokenizer.from_pretrained(
+                self.options.checkpoint, revision=self.options.revision, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise self._missing(error) from None
         return ready(tokenizer, source=self.options.checkpoint)
+
+    def stop_ids(self, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+        """Tokens that end an answer, as ``generation_config.json`` lists them; see :meth:`LanguageModel.stop_ids`.
+
+        Raises:
+            RecipeError: if the file cannot be read.
+        """
+        from transformers import GenerationConfig
+        from transformers.utils.hub import cached_file
+
+        options = self.options
+        try:
+            path = cached_file(options.checkpoint, GENERATION, revision=options.revision)
+        except OSError:  # the checkpoint has none
+            return super().stop_ids(tokenizer)
+        try:
+            found = GenerationConfig.from_pretrained(Path(str(path)).parent)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise RecipeError([f"[lm]: {path} cannot be read: {error}"], code="generation-config") from None
+        return stop_ids(tokenizer, self.config(), found)
 
     def load(self, config: "PreTrainedConfig") -> "PreTrainedModel":
         """The checkpoint's weights, in float32. Keys that are missing from it are an error, never random weights."""
@@ -112,6 +140,7 @@ class Pretrained(LanguageModel[PretrainedOptions]):
                 config=config,
                 dtype=torch.float32,
                 output_loading_info=True,
+                trust_remote_code=False,
             )
         except (OSError, ValueError, SafetensorError) as error:
             raise self._missing(error) from None
@@ -121,6 +150,11 @@ class Pretrained(LanguageModel[PretrainedOptions]):
         return model
 
     def _missing(self, error: Exception) -> RecipeError:
+        if found := remote_code(self.options.checkpoint):
+            return RecipeError(
+                [f"[lm]: {self.options.checkpoint}: {', '.join(found)} asks to run code (auto_map). {WAY_OUT}"],
+                code="remote-code",
+            )
         return RecipeError(
             [
                 f"[lm]: cannot load '{self.options.checkpoint}'. Expected a directory written by save_pretrained, or a "

@@ -84,4 +84,4 @@ class SmallLlama(LanguageModel[SmallLlamaOptions]):
         """A fresh model; the weights are transformers' usual random ones."""
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)

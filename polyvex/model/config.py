@@ -38,7 +38,7 @@ class PolyvexConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         text = self.text_config
         if isinstance(text, PreTrainedConfig):
-            self.tie_word_embeddings = bool(text.tie_word_embeddings)
+            self.tie_word_embeddings = bool(getattr(text, "tie_word_embeddings", False))
 
 
 AutoConfig.register(PolyvexConfig.model_type, PolyvexConfig, exist_ok=True)

@@ -70,7 +70,9 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
         super().__init__(config)
         registries = registries or load_registries()
         self.context = TokenContext()
-        self.lm: Any = lm if lm is not None else AutoModelForCausalLM.from_config(config.text_config)
+        self.lm: Any = lm
+        if lm is None:
+            self.lm = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
         # One object, or transformers would read an attention implementation here that the model does not use.
         config.text_config = self.lm.config
         # The components are small next to the language model and may keep buffers or plain tensors that a meta
@@ -291,6 +293,7 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
             StorageError: if this user has no permission to read a file of it.
         """
         wants_report = kwargs.pop("output_loading_info", False)
+        kwargs["trust_remote_code"] = False  # a folder may bring code of its own, for generate() too
         kwargs["ignore_mismatched_sizes"] = True  # so that they are told below, together with the other keys
         parent: Any = super()
         path = pretrained_model_name_or_path

@@ -51,6 +51,8 @@ class PolyvexProcessor(ProcessorMixin):
         plugins: distribution that brought each encoder.
         arrangement: how runs come together, as :class:`~polyvex.layouts.Arrangement` has it.
         separator_ids: tokens of the text between two runs, if there is one.
+        end_ids: tokens that follow an answer in training; the end of the sequence if empty.
+        stop_ids: tokens that stop generation; the last of ``end_ids`` if empty.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class PolyvexProcessor(ProcessorMixin):
         registries: Registries | None = None,
         arrangement: dict[str, Any] | None = None,
         separator_ids: Sequence[int] = (),
+        end_ids: Sequence[int] = (),
+        stop_ids: Sequence[int] = (),
         **kwargs: Any,
     ):
         self.encoders = list(encoders)
@@ -71,6 +75,8 @@ class PolyvexProcessor(ProcessorMixin):
         self.plugins = plugins or {}
         self.arrangement = arrangement or {}
         self.separator_ids = list(separator_ids)
+        self.end_ids = list(end_ids) or [tokenizer.eos_token_id]
+        self.stop_ids = list(stop_ids) or self.end_ids[-1:]
         super().__init__(tokenizer, chat_template=kwargs.pop("chat_template", None))
         self.image_token = IMAGE
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
@@ -118,6 +124,7 @@ class PolyvexProcessor(ProcessorMixin):
             template=self.template,
             image_token_id=self.image_token_id,
             visual_tokens=self.visual_tokens,
+            end_ids=tuple(self.end_ids),
         )
 
     def prompt(self, question: str, *, images: int = 1) -> str:
@@ -186,6 +193,13 @@ class PolyvexProcessor(ProcessorMixin):
             if encoders is None or name in encoders
         }
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "PolyvexProcessor":  # type: ignore[override]
+        """Load as transformers does, but never run code that the folder brings."""
+        kwargs["trust_remote_code"] = False
+        parent: Any = super()
+        return parent.from_pretrained(pretrained_model_name_or_path, **kwargs)
+
     def to_dict(self) -> dict[str, Any]:
         """What ``processor_config.json`` holds."""
         return {
@@ -196,6 +210,8 @@ class PolyvexProcessor(ProcessorMixin):
             "plugins": self.plugins,
             "arrangement": self.arrangement,
             "separator_ids": self.separator_ids,
+            "end_ids": self.end_ids,
+            "stop_ids": self.stop_ids,
         }
 
     @property

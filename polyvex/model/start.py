@@ -36,7 +36,7 @@ def empty_of(config: PolyvexConfig, registries: Registries, *, lm: Any = None) -
     config.encoders_included = False
     with torch.random.fork_rng(devices=[]):
         with torch.device("meta"):
-            lm = AutoModelForCausalLM.from_config(config.text_config) if lm is None else lm
+            lm = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False) if lm is None else lm
             own, _ = build_encoders(config, registries)
         return Model(config, lm=lm, encoders=own, registries=registries, connector="meta")
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from polyvex.assemble import empty_model
+from polyvex.assemble import empty_model, make_prompt
 from polyvex.cache.changes import notes_on
 from polyvex.cache.place import best_device, cache_root, places
 from polyvex.cache.store import TokenStore
@@ -25,7 +25,7 @@ from polyvex.plan.text import plan_text
 from polyvex.plan.tokens import EncoderBudget, budgets
 from polyvex.recipe.check import CHARACTERS_PER_TOKEN, about, recipe_layouts
 from polyvex.recipe.matching import sized_fusion
-from polyvex.recipe.prompt import template_of
+from polyvex.recipe.prompt import DATED
 from polyvex.recipe.samples import image_limits, read_split
 from polyvex.recipe.schema import CHAT, Recipe, Stage
 from polyvex.recipe.start import Start, begins_sparse, find_start
@@ -84,7 +84,8 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     lm_config = model.lm.config.get_text_config() if model is not None else None
     width = lm_config.hidden_size if lm_config is not None else 1
     missing: list[str] = []
-    data = _data(recipe, registries, problems, missing)
+    template = _template(recipe, registries, problems, notes)
+    data = _data(recipe, registries, template, problems, missing)
     budget = budgets(recipe, registries, dim=width, sizes=sorted(data.sizes))
     context = int(getattr(lm_config, "max_position_embeddings", 0) or 0)
     _check_context(problems, context, budget.tokens, data)
@@ -245,7 +246,7 @@ class _DataFacts:
     sizes: Mapping[Size, int]
 
 
-def _data(recipe: Recipe, registries: Registries, problems: list[str], missing: list[str]) -> _DataFacts:
+def _data(recipe: Recipe, registries: Registries, template: str, problems: list[str], missing: list[str]) -> _DataFacts:
     try:
         samples = [
             sample
@@ -261,7 +262,7 @@ def _data(recipe: Recipe, registries: Registries, problems: list[str], missing: 
         return _DataFacts(images=0, images_per_sample=1, text=QUESTION_ROOM, sizes={})
     images = {path for sample in samples for path in sample.images}
     longest = max(samples, key=lambda sample: len(sample.question) + len(sample.answer))
-    template = _template(recipe, registries, problems).replace("{image}", "").replace("{question}", longest.question)
+    template = template.replace("{image}", "").replace("{question}", longest.question)
     # A token is at least one character of the text, and about four in English; the true count needs a tokenizer.
     text = max(1, -(-(len(template) + len(longest.answer)) // CHARACTERS_PER_TOKEN) + 2)
     most = max(len(sample.images) for sample in samples)
@@ -269,8 +270,8 @@ def _data(recipe: Recipe, registries: Registries, problems: list[str], missing: 
     return _DataFacts(images=len(images), images_per_sample=most, text=text, sizes=sizes)
 
 
-def _template(recipe: Recipe, registries: Registries, problems: list[str]) -> str:
-    """The prompt's template; that of a language model which is not here has to be guessed at."""
+def _template(recipe: Recipe, registries: Registries, problems: list[str], notes: list[str]) -> str:
+    """The prompt's template; blank text of a usual length if the language model is not on this machine."""
     if recipe.prompt.template != CHAT:
         return recipe.prompt.template
     component = registries.language_models[recipe.lm.use](recipe.lm)
@@ -278,7 +279,9 @@ def _template(recipe: Recipe, registries: Registries, problems: list[str]) -> st
         problems.append(f"[prompt]: template is '{CHAT}', but {recipe.lm.use} was not trained to chat. Write one out")
     elif not component.missing():
         try:
-            return template_of(recipe.prompt, component.tokenizer([]))
+            form, _ = make_prompt(recipe, component, component.tokenizer([]))
+            notes += [DATED.format(date=recipe.prompt.date)] if form.dated else []
+            return form.template
         except RecipeError as error:
             problems += error.problems
     return " " * CHARACTERS_PER_TOKEN * QUESTION_ROOM

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -45,6 +46,9 @@ class MoETable(MoEOptions):
 CHAT = "chat"
 """The template that a language model's tokenizer brings."""
 
+DATE = "2026-01-01"
+"""The date in chat templates that write one, unless the recipe sets another."""
+
 
 class PromptTable(Options):
     """``[prompt]``: how a question becomes text."""
@@ -60,6 +64,39 @@ class PromptTable(Options):
         description="Where images go: where {image} stands, before all text, between the template's first text and the "
         "question, or right after the question.",
     )
+
+    system: str = Field(default="", description="With the chat template: the content of a system turn; none if empty.")
+    chat_template: str = Field(
+        default="", description="With the chat template: its name, if the tokenizer has several; the default if empty."
+    )
+    date: str = Field(
+        default=DATE,
+        description="With the chat template: the date (YYYY-MM-DD) that a template writes instead of today's, so that "
+        "two runs of a recipe are equal.",
+    )
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _is_a_date(cls, value: Any) -> Any:
+        text = value.isoformat() if type(value) is date else value
+        try:
+            correct = date.fromisoformat(text).isoformat() == text
+        except (TypeError, ValueError):
+            correct = False
+        if not correct:
+            raise ValueError(f'date must be a day such as "{DATE}", got {str(value)[:40]!r}')
+        return text
+
+    @model_validator(mode="after")
+    def _chat_keys_need_chat(self) -> Self:
+        given = {
+            "system": self.system,
+            "chat_template": self.chat_template,
+            "date": "" if self.date == DATE else self.date,
+        }
+        if self.template != CHAT and (keys := [key for key, value in given.items() if value]):
+            raise ValueError(f"{', '.join(keys)} has no effect unless template is '{CHAT}'. Remove it, or take that")
+        return self
 
     @model_validator(mode="after")
     def _between_has_two_sides(self) -> Self:

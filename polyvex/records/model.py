@@ -50,3 +50,5 @@ class ProcessorRecord(Record):
     plugins: dict[str, str] = Field(default_factory=dict)
     arrangement: dict[str, Any] = Field(default_factory=dict)
     separator_ids: Annotated[list[int], Field(default_factory=list)]
+    end_ids: Annotated[list[int], Field(default_factory=list)]
+    stop_ids: Annotated[list[int], Field(default_factory=list)]

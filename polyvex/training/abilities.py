@@ -15,6 +15,7 @@ from polyvex.moe.interface import PREFIX, interface
 from polyvex.moe.record import routers
 from polyvex.recipe.check import unheard_losses
 from polyvex.recipe.schema import Recipe
+from polyvex.training.trial import trial_problems
 
 POSITIONS = ("rotary", "wpe", "embed_positions", "position_embed", "positions_embed")
 """Parts of the names of modules and buffers that make something of position ids."""
@@ -25,12 +26,9 @@ WHOLE = {"full_attention", "attention", "sliding_attention"}
 
 def language_model_problems(recipe: Recipe, model: PolyvexForConditionalGeneration) -> list[str]:
     """What the recipe asks for and the language model cannot do, by its structure; it may be on ``meta``."""
-    return _cache(model.lm) or [
-        *_positions(recipe, model),
-        *_attention(recipe, model.lm),
-        *_losses(recipe, model.lm),
-        *_kernels(recipe),
-    ]
+    if refused := _cache(model.lm) or trial_problems(model.lm):
+        return refused
+    return [*_positions(recipe, model), *_attention(recipe, model.lm), *_losses(recipe, model.lm), *_kernels(recipe)]
 
 
 def _cache(lm: Any) -> list[str]:

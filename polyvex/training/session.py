@@ -14,6 +14,7 @@ from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexProcessor
 from polyvex.model.stored import loading
 from polyvex.recipe.differences import differences
+from polyvex.recipe.prompt import DATED, prompt_form
 from polyvex.recipe.samples import image_limits, read_split, training_texts
 from polyvex.recipe.schema import Recipe
 from polyvex.recipe.start import Start
@@ -69,6 +70,8 @@ def open_session(
             processor = PolyvexProcessor.from_pretrained(run.path, registries=registries)
     else:
         processor = make_processor(recipe, registries, training_texts(recipe, registries))
+    if prompt_form(recipe.prompt, processor.tokenizer).dated:
+        say(DATED.format(date=recipe.prompt.date))
     _check_lengths(recipe, registries, processor)
     data = prepare(recipe, registries, folder=cache, progress=progress)
     say(str(data.report))
@@ -77,7 +80,8 @@ def open_session(
     run.begin(recipe)
     if not begun:
         store_whole(run.path, processor.save_pretrained, last="processor_config.json")
-    _check_lock(run, make_lock(recipe, registries, data, start=start), say)
+    lock = {**make_lock(recipe, registries, data, start=start), "prompt": _prompt(recipe, processor)}
+    _check_lock(run, lock, say)
     return Session(
         recipe=recipe,
         registries=registries,
@@ -88,6 +92,16 @@ def open_session(
         say=say,
         progress=progress,
     )
+
+
+def _prompt(recipe: Recipe, processor: PolyvexProcessor) -> dict[str, Any]:
+    """What the lock keeps of the prompt, which a chat template of the language model may decide."""
+    return {
+        "template": processor.template,
+        "date": recipe.prompt.date,
+        "end_ids": processor.end_ids,
+        "stop_ids": processor.stop_ids,
+    }
 
 
 def _check_lengths(recipe: Recipe, registries: Registries, processor: PolyvexProcessor) -> None:
@@ -110,6 +124,12 @@ def _check_lock(run: RunDirectory, lock: dict[str, Any], say: Say) -> None:
     before = json.loads(run.lock.read_text(encoding="utf-8"))
     for line in differences({key: before[key] for key in VERSIONS}, {key: lock[key] for key in VERSIONS}):
         say(f"NOT AS BEFORE: {line}; the result may differ from a run in one go")
+    if before.get("prompt", lock["prompt"]) != lock["prompt"]:
+        raise RunError(
+            f"{run.path}: the prompt in processor_config.json is {lock['prompt']}, but the run began with "
+            f"{before['prompt']}. Restore the file, or choose another --out",
+            code="prompt-changed",
+        )
     for key in ("weights_sha256", "fusion_sha256", "start_sha256", "data_sha256"):
         # A fusion's file, and the run that this one starts from, may go after the first stage.
         if lock[key] is not None and before.get(key) != lock[key]:

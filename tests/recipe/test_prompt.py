@@ -11,7 +11,7 @@ from polyvex.hooks.manager import Registries
 from polyvex.lm.small_llama import SmallLlama, SmallLlamaOptions
 from polyvex.plan import make_plan
 from polyvex.recipe import Recipe
-from polyvex.recipe.prompt import template_of
+from polyvex.recipe.prompt import prompt_form, template_of
 from polyvex.recipe.schema import PromptTable
 
 TURNS = "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] }}</s>{% endfor %}"
@@ -48,14 +48,41 @@ def test_begin_of_sequence_stands_once(tokenizer: PreTrainedTokenizerBase) -> No
 
 
 def test_a_tokenizer_without_chats_is_told(tokenizer: PreTrainedTokenizerBase) -> None:
-    with pytest.raises(RecipeError, match="has no chat template"):
+    with pytest.raises(RecipeError) as error:
         template_of(PromptTable(template="chat"), tokenizer)
+    assert error.value.code == "chat-template-missing"
 
 
 def test_a_chat_that_loses_the_question_is_told(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = "{% for message in messages %}{{ message['role'] }}{% endfor %}"
-    with pytest.raises(RecipeError, match="does not keep what is asked"):
+    with pytest.raises(RecipeError) as error:
         template_of(PromptTable(template="chat"), tokenizer)
+    assert error.value.code == "chat-template-content"
+
+
+@pytest.mark.parametrize(
+    ("turn", "stops", "expected"),
+    [
+        ("</s>", (), [2]),  # ends with the end of the sequence
+        ("\n<|end|>\n", ("<|end|>",), ["\n", "<|end|>"]),  # what stands before the end belongs to it, the rest does not
+        ("<|end|></s>", ("<|end|>",), ["<|end|>"]),
+        ("<|end|></s>", (), ["<|end|>", 2]),  # a token that stops nothing is written as the template has it
+        ("\n", ("<|end|>",), [2]),  # the template has no end
+    ],
+)
+def test_an_answer_ends_as_the_template_ends_it(
+    turn: str, stops: tuple[str, ...], expected: list[int | str], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}"
+        + turn.replace("\n", "{{ '\\n' }}")
+        + "{% endfor %}"
+    )
+    ids = {text: tokenizer.encode(text, add_special_tokens=False)[0] for text in ("\n", "<|end|>")}
+    form = prompt_form(PromptTable(template="chat"), tokenizer, [ids[one] for one in stops])
+    assert form.end_ids == [ids[one] if isinstance(one, str) else one for one in expected]
+    assert prompt_form(PromptTable(), tokenizer, [ids[one] for one in stops]).end_ids == [tokenizer.eos_token_id]
 
 
 def test_a_plan_tells_that_a_fresh_model_has_no_chats(

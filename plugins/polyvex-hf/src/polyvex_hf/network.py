@@ -124,7 +124,7 @@ def _build(checkpoint: Checkpoint, config: Any, *, pool: bool) -> Any:
     pools = "add_pooling_layer" in inspect.signature(network_class(checkpoint).__init__).parameters
     without: dict[str, Any] = {"add_pooling_layer": False} if pools and not pool else {}
     try:
-        return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **without)
+        return AutoModel.from_config(config, dtype=torch.get_default_dtype(), trust_remote_code=False, **without)
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         raise ValueError(f"transformers cannot build '{checkpoint.name}': {error}") from None
 
