@@ -29,6 +29,8 @@ EXPERT_FILES = {
     "training/evaluate.py",
     "training/abilities.py",
     "training/token_views.py",
+    # Configurations of language models name their number.
+    "lm/shrink.py",
     # Plans count active parameters; reports draw loads.
     "plan/cost.py",
     "plan/plan.py",
