@@ -16,7 +16,8 @@ class Result:
     ``accuracy`` is the mean over questions and seeds, with a 95 % bootstrap interval over questions. ``difference``
     is to the first combination on the same questions and seeds, with its own paired interval; both are None for the
     first itself, and where the two share no question and seed, as when the first one failed. The intervals cover the
-    choice of questions; ``by_seed`` shows how far seeds are apart.
+    choice of questions; ``by_seed`` shows how far seeds are apart. ``metric`` is what
+    ``accuracy`` is the mean of; if it is ``graded``, the mean is no share of correct answers.
     """
 
     label: str
@@ -30,6 +31,8 @@ class Result:
     difference_interval: tuple[float, float] | None
     visual_tokens: int
     positions: int
+    metric: str = "accuracy"
+    graded: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -67,6 +70,8 @@ def _result(group: Mapping[str, Any], first: Mapping[str, Any] | None) -> Result
         difference_interval=interval,
         visual_tokens=group["visual_tokens"],
         positions=group["positions"],
+        metric=group.get("metric", "accuracy"),
+        graded=bool(group.get("graded", False)),
     )
 
 

@@ -12,6 +12,7 @@ from polyvex.ablation.compare import Result, compare_all
 from polyvex.ablation.planner import Cell, cell_folder, combinations, plan_cells
 from polyvex.errors import PolyvexError, RunError, StorageError
 from polyvex.evaluation.evaluate import Answered
+from polyvex.evaluation.intervals import figure
 from polyvex.hooks.manager import Registries
 from polyvex.plan.tokens import budgets
 from polyvex.recipe.schema import Recipe
@@ -64,7 +65,7 @@ def ablate(
         reason = cell_folder(folder, cell.id) / "failed.txt"
         reason.unlink(missing_ok=True)
         if _result_file(folder, cell).exists():
-            say(f"{head}: done before, {_result(folder, cell).accuracy:.2%}")
+            say(f"{head}: done before, {_figure(_result(folder, cell))}")
             continue
         try:
             for line in _run_cell(folder, cell, registries, cache=cache, progress=progress):
@@ -78,7 +79,7 @@ def ablate(
             write_text(reason, traceback.format_exc())
             say(f"{head}: FAILED: {error}")
             continue
-        say(f"{head}: {_result(folder, cell).accuracy:.2%}")
+        say(f"{head}: {_figure(_result(folder, cell))}")
     results = compare_all(read_groups(folder, cells, registries), first=cells[0].label)
     _write_index(folder, cells, results, failed, axes or recipe.ablation.axes)
     return Outcome(results=results, failed=failed)
@@ -143,6 +144,10 @@ def _result(folder: Path, cell: Cell) -> CellResult:
     return read_record(_result_file(folder, cell), CellResult)
 
 
+def _figure(result: CellResult) -> str:
+    return f"{result.metric} {figure(result.accuracy, graded=result.graded, digits=2)}"
+
+
 def read_groups(folder: Path, cells: Sequence[Cell], registries: Registries) -> list[dict[str, Any]]:
     """For each combination of values that has a finished cell: its scores by question and seed, and its budget."""
     groups = []
@@ -157,6 +162,8 @@ def read_groups(folder: Path, cells: Sequence[Cell], registries: Registries) -> 
                 "values": done[0].values,
                 "seeds": [cell.seed for cell in done],
                 "scores": [_scores(folder, cell) for cell in done],
+                "metric": _result(folder, done[0]).metric,
+                "graded": any(_result(folder, cell).graded for cell in done),
                 "visual_tokens": budget.tokens,
                 "positions": budget.positions,
             }

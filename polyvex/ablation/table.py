@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from polyvex.ablation.compare import Result
+from polyvex.evaluation.intervals import figure
 
 
 def result_rows(results: Sequence[Result]) -> list[dict[str, str]]:
@@ -14,8 +15,8 @@ def result_rows(results: Sequence[Result]) -> list[dict[str, str]]:
             "positions": str(result.positions),
             "seeds": str(len(result.seeds)),
             "questions": str(result.questions),
-            "accuracy": f"{result.accuracy:.2%}",
-            "95 % interval": f"{result.interval[0]:.2%} to {result.interval[1]:.2%}",
+            _head(results): figure(result.accuracy, graded=result.graded, digits=2),
+            "95 % interval": " to ".join(figure(end, graded=result.graded, digits=2) for end in result.interval),
             "to the first": _difference(result),
         }
         for result in results
@@ -25,5 +26,12 @@ def result_rows(results: Sequence[Result]) -> list[dict[str, str]]:
 def _difference(result: Result) -> str:
     if result.difference is None or result.difference_interval is None:
         return "-"
-    low, high = result.difference_interval
-    return f"{result.difference:+.2%} ({low:+.2%} to {high:+.2%})"
+    gap, low, high = (
+        f"{one:+.4f}" if result.graded else f"{one:+.2%}" for one in (result.difference, *result.difference_interval)
+    )
+    return f"{gap} ({low} to {high})"
+
+
+def _head(results: Sequence[Result]) -> str:
+    """The metric of all results."""
+    return " / ".join(dict.fromkeys(result.metric for result in results))

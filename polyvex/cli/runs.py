@@ -36,19 +36,31 @@ def evaluate(
     run: RunFolder,
     split: Annotated[str, typer.Option("--split", help="Split to answer [default: the recipe's test split].")] = "",
     limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first N questions; 0 for all.")] = 0,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric", help="Score stored answers with this metric instead; runs no model. --split selects some."
+        ),
+    ] = "",
     folder: CacheFolder = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Answer a split's questions with a finished run; every answer is kept in the run."""
+    """Answer the questions of a split with a finished run and store every answer, or rescore stored answers."""
     from polyvex.training.evaluate import describe, evaluate_run
     from polyvex.training.quiet import quiet_libraries
+    from polyvex.training.rescore import rescore_run
 
     quiet_libraries()
-    say = echo_error
     registries = installed()
+    if metric:
+        if limit or folder:
+            raise typer.BadParameter("has no effect with --metric", param_hint="--limit" if limit else "--cache")
+        results = rescore_run(run, metric, name=split, registries=registries)
+        print_json([one.summary() for one in results]) if as_json else echo("\n".join(map(describe, results)))
+        return
     result = evaluate_run(
-        run, split=split, limit=limit, cache=folder, registries=registries, say=say, progress=not quiet
+        run, split=split, limit=limit, cache=folder, registries=registries, say=echo_error, progress=not quiet
     )
     print_json(result.summary()) if as_json else echo(describe(result))
 

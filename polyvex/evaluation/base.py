@@ -11,6 +11,9 @@ class Metric(ABC):
 
     summary: ClassVar[str]
 
+    graded: ClassVar[bool] = False
+    """Whether scores between 0 and 1 occur: reports then show means, not shares of correct answers."""
+
     @abstractmethod
     def score(self, answer: str, sample: Sample) -> float:
         """How right ``answer`` is for ``sample``, from 0 to 1. ``sample.accepted`` lists every correct answer."""

@@ -13,6 +13,7 @@ from polyvex.data.base import Sample
 from polyvex.data.batches import ReadImages, pad_left, to_device
 from polyvex.data.prompt import CountTokens
 from polyvex.evaluation.base import Metric
+from polyvex.evaluation.intervals import Interval, interval, is_graded
 from polyvex.progress import bar
 
 
@@ -37,14 +38,22 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All answers of one evaluation. ``skipped`` counts samples whose image cannot be read."""
+    """All answers of one evaluation. ``skipped`` counts samples whose image cannot be read.
+
+    ``graded`` marks scores between 0 and 1; it is set by the metric, and by scores that are neither 0 nor 1.
+    """
 
     name: str
     metric: str
     answers: list[Answered]
     skipped: int = 0
     images: bool = True
+    graded: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if is_graded([answer.score for answer in self.answers]):
+            object.__setattr__(self, "graded", True)
 
     @property
     def cut(self) -> int:
@@ -56,6 +65,11 @@ class Evaluation:
         """Mean score; nan without answers."""
         return _mean([answer.score for answer in self.answers])
 
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of the mean score; see :func:`polyvex.evaluation.intervals.interval`."""
+        return interval([answer.score for answer in self.answers], graded=self.graded)
+
     def by_kind(self) -> dict[str, tuple[float, int]]:
         """Mean score and number of questions of each kind."""
         kinds = sorted({answer.kind for answer in self.answers})
@@ -64,10 +78,11 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """The figures without the answers, as plain data."""
-        low, high = wilson(self.accuracy, len(self.answers))
+        low, high = self.interval
         return {
             "name": self.name,
             "metric": self.metric,
+            "graded": self.graded,
             "accuracy": self.accuracy if self.answers else None,
             "interval_95": [low, high],
             "questions": len(self.answers),
@@ -81,15 +96,6 @@ class Evaluation:
     def lines(self) -> str:
         """The answers, one JSON object a line."""
         return "".join(json.dumps(asdict(answer), ensure_ascii=True) + "\n" for answer in self.answers)
-
-
-def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a share of ``count`` trials (95 % by default); (0, 1) without trials."""
-    if count == 0:
-        return 0.0, 1.0
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -155,7 +161,9 @@ def evaluate(
         if keep is not None:
             keep(answered)
     answers = [found[index] for index in range(len(samples))]
-    return Evaluation(name=name, metric=metric[0], answers=answers, skipped=skipped, images=images)
+    return Evaluation(
+        name=name, metric=metric[0], answers=answers, skipped=skipped, images=images, graded=metric[1].graded
+    )
 
 
 def end_ids(model: Any) -> set[int]:

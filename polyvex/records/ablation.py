@@ -32,6 +32,8 @@ class CellResult(Record):
     label: str
     seed: int
     accuracy: Score
+    metric: str = "accuracy"
+    graded: bool = False
     answers: str = ""
 
 
@@ -49,6 +51,8 @@ class ComparedRecord(Part):
     difference_interval: tuple[Difference, Difference] | None
     visual_tokens: Count
     positions: Count
+    metric: str = "accuracy"
+    graded: bool = False
 
 
 class AblationIndex(Record):

@@ -33,11 +33,13 @@ class EvaluationSummary(Record):
 
     name: str
     metric: str
+    graded: bool = False
     accuracy: Score | None
     interval_95: tuple[Score, Score]
     questions: Count
     skipped: Count
     cut: Count = 0
+    rescored_from: str | None = None
     images: bool
     by_kind: dict[str, KindFigures]
     expert_load: dict[str, dict[str, list[float]]] = Field(default_factory=dict)

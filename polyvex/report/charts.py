@@ -7,6 +7,7 @@ from itertools import cycle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from polyvex.ablation.compare import Result
+from polyvex.evaluation.intervals import figure as shown
 from polyvex.report.canvas import (
     COLORS,
     DARK,
@@ -36,6 +37,7 @@ class Score:
     low: float
     high: float
     blind: bool = False
+    graded: bool = False
 
 
 def accuracy_chart(scores: Sequence[Score], *, key: str) -> str:
@@ -43,18 +45,22 @@ def accuracy_chart(scores: Sequence[Score], *, key: str) -> str:
     figure, axes = one_axes(width=WIDE, height=0.6 + 0.32 * len(scores))
     for row, score in enumerate(scores):
         face = "none" if score.blind else COLORS[0]
-        axes.hlines(row, score.low, score.high, color=COLORS[0], linewidth=2)
-        axes.plot(score.value, row, "o", color=COLORS[0], markerfacecolor=face, markersize=7, markeredgewidth=1.6)
+        axes.hlines(row, score.low, score.high, color=COLORS[0], linewidth=2, clip_on=False)
+        look = {"color": COLORS[0], "markerfacecolor": face, "markersize": 7, "markeredgewidth": 1.6}
+        axes.plot(score.value, row, "o", clip_on=False, zorder=3, **look)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(scores) - 0.5, -0.5)
     axes.set_yticks(range(len(scores)), [short(score.label) for score in scores], parse_math=False)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    if not any(score.graded for score in scores):
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="x", color=LINE, linewidth=0.8)
-    told = "; ".join(
-        f"{score.label}{' (no images)' if score.blind else ''} {score.value:.1%}, {score.low:.1%} to {score.high:.1%}"
-        for score in scores
-    )
+    told = "; ".join(f"{score.label}{' (no images)' if score.blind else ''} {_ends(score)}" for score in scores)
     return svg_text(figure, key=key, title="Accuracy with 95 % intervals", about=told)
+
+
+def _ends(score: Score) -> str:
+    value, low, high = (shown(one, graded=score.graded) for one in (score.value, score.low, score.high))
+    return f"{value}, {low} to {high}"
 
 
 def loss_chart(label: str, metrics: Sequence[Mapping[str, float]], *, key: str, balanced: int) -> str:
@@ -123,9 +129,9 @@ def budget_chart(results: Sequence[Result], *, key: str) -> tuple[str, list[tupl
     for index, ((name, members), color, marker) in enumerate(looks):
         for result in members:
             place = spread(result.positions, index)
-            axes.vlines(place, *result.interval, color=color, linewidth=1.8)
-            axes.plot(place, result.accuracy, marker, color=color, markersize=8)
-            axes.plot([place] * len(result.by_seed), result.by_seed, ".", color=INK, markersize=3.5)
+            axes.vlines(place, *result.interval, color=color, linewidth=1.8, clip_on=False)
+            axes.plot(place, result.accuracy, marker, color=color, markersize=8, clip_on=False)
+            axes.plot([place] * len(result.by_seed), result.by_seed, ".", color=INK, markersize=3.5, clip_on=False)
         legend.append((name, color))
     ticks = sorted({result.positions for result in results})
     if _wide(ticks):

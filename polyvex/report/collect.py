@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from polyvex.evaluation.evaluate import Answered
+from polyvex.evaluation.intervals import figure, is_graded
 from polyvex.records.evaluation import EvaluationSummary
 from polyvex.records.files import Record, damaged, describe, read_lines, read_record, read_toml
 from polyvex.records.run import DoneRecord, LockRecord, MetricsLine
@@ -80,6 +81,7 @@ class EvaluationRecord:
 
     name: str
     metric: str
+    graded: bool
     accuracy: float | None
     interval: tuple[float, float]
     questions: int
@@ -90,6 +92,15 @@ class EvaluationRecord:
     expert_load: dict[str, dict[str, list[float]]]
     encoder_weights: dict[str, dict[str, dict[str, float]]]
     answers: list[Answered]
+
+    @property
+    def label(self) -> str:
+        """Its name and its metric."""
+        return f"{self.name}, {self.metric}"
+
+    def show(self, mean: float | None) -> str:
+        """A mean score of it as text."""
+        return figure(mean, graded=self.graded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,9 +198,11 @@ def _stage(folder: Path, index: int, table: dict[str, Any]) -> StageRecord:
 
 def _evaluation(path: Path) -> EvaluationRecord:
     raw = read_record(path, EvaluationSummary)
+    answers: list[Answered] = read_lines(path.with_suffix(".jsonl"), Answered)
     return EvaluationRecord(
         name=raw.name,
         metric=raw.metric,
+        graded=raw.graded or is_graded([answer.score for answer in answers]),
         accuracy=raw.accuracy,
         interval=raw.interval_95,
         questions=raw.questions,
@@ -199,7 +212,7 @@ def _evaluation(path: Path) -> EvaluationRecord:
         by_kind={kind: (one.accuracy, one.questions) for kind, one in raw.by_kind.items()},
         expert_load=raw.expert_load,
         encoder_weights=raw.model_dump()["encoder_weights"],
-        answers=read_lines(path.with_suffix(".jsonl"), Answered),
+        answers=answers,
     )
 
 

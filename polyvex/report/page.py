@@ -61,6 +61,7 @@ def run_view(run: RunRecord) -> dict[str, Any]:
         "facts": _facts(run),
         "accuracy": _accuracy(run.evaluations),
         "kinds": _kinds(run.evaluations),
+        "graded": [one.name for one in run.evaluations if one.graded],
         "blind": [one.name for one in run.evaluations if not one.images],
         "shown": shown,
         "examples": choose(shown.answers) if shown else [],
@@ -90,7 +91,7 @@ def _what(recipe: dict[str, Any]) -> str:
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
     last = next((stage.evaluation for stage in reversed(run.stages) if stage.evaluation), None)
-    facts = [(f"accuracy after {last.name}", percent(last.accuracy))] if last else []
+    facts = [(f"{last.metric} after {last.name}", last.show(last.accuracy))] if last else []
     facts += [("questions", f"{last.questions:,}")] if last else []
     facts.append(("seed", str(run.recipe["seed"])))
     if run.lock:
@@ -104,11 +105,12 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
 def _accuracy(evaluations: Sequence[EvaluationRecord]) -> Markup | None:
     scores = [
         Score(
-            label=one.name if one.images else f"{one.name} (blind)",
+            label=one.label if one.images else f"{one.label} (blind)",
             value=one.accuracy,
             low=one.interval[0],
             high=one.interval[1],
             blind=not one.images,
+            graded=one.graded,
         )
         for one in evaluations
         if one.accuracy is not None
@@ -119,17 +121,19 @@ def _accuracy(evaluations: Sequence[EvaluationRecord]) -> Markup | None:
 def _kinds(evaluations: Sequence[EvaluationRecord]) -> Table:
     """Accuracy per kind (rows) and evaluation (columns)."""
     kinds = sorted({kind for one in evaluations for kind in one.by_kind})
-    heads = ["kind", *(one.name if one.images else f"{one.name} (blind)" for one in evaluations)]
+    heads = ["kind", *(one.label if one.images else f"{one.label} (blind)" for one in evaluations)]
     rows = [[kind, *(_of_kind(one, kind) for one in evaluations)] for kind in kinds]
-    rows.append(["all", *(f"{percent(one.accuracy)} of {one.questions}" for one in evaluations)])
-    rows.append(["95 % interval", *(f"{percent(one.interval[0])} – {percent(one.interval[1])}" for one in evaluations)])
+    rows.append(["all", *(f"{one.show(one.accuracy)} of {one.questions}" for one in evaluations)])
+    rows.append(
+        ["95 % interval", *(f"{one.show(one.interval[0])} – {one.show(one.interval[1])}" for one in evaluations)]
+    )
     rows.append(["left out, unreadable", *(str(one.skipped) for one in evaluations)])
     rows.append(["cut at the longest length", *(str(one.cut) for one in evaluations)])
     return Table(heads=heads, rows=rows)
 
 
 def _of_kind(one: EvaluationRecord, kind: str) -> str:
-    return f"{percent(one.by_kind[kind][0])} of {one.by_kind[kind][1]}" if kind in one.by_kind else "–"
+    return f"{one.show(one.by_kind[kind][0])} of {one.by_kind[kind][1]}" if kind in one.by_kind else "–"
 
 
 def _losses(stages: Sequence[StageRecord]) -> list[tuple[str, Markup]]:

@@ -7,8 +7,8 @@ from typing import Any
 from markupsafe import Markup
 
 from polyvex.ablation.compare import Result
+from polyvex.evaluation.intervals import figure
 from polyvex.report.charts import Score, accuracy_chart, budget_chart
-from polyvex.report.collect import percent
 from polyvex.report.grid import HOW, AblationRecord, verdict
 from polyvex.report.tables import axis_names, plain
 
@@ -30,6 +30,8 @@ def grid_view(record: AblationRecord) -> dict[str, Any]:
             for name, values in record.axes.items()
         ],
         "cells": len(record.cells),
+        "metric": _metric(record),
+        "graded": any(one.graded for one in record.results),
         "heads": axis_names(record.results),
         "rows": _rows(record.results),
         "first": record.results[0].label if record.results else "",
@@ -74,22 +76,32 @@ def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
         {
             "values": [plain(value) for value in one.values.values()],
             "counts": [getattr(one, COUNTS[word]) for word in _varying(results)],
-            "accuracy": percent(one.accuracy),
-            "interval": f"{percent(one.interval[0])} – {percent(one.interval[1])}",
-            "difference": _signed(one.difference),
-            "difference_interval": " to ".join(_signed(end) for end in one.difference_interval or ()),
+            "accuracy": figure(one.accuracy, graded=one.graded),
+            "interval": " – ".join(figure(end, graded=one.graded) for end in one.interval),
+            "difference": _signed(one.difference, graded=one.graded),
+            "difference_interval": " to ".join(
+                _signed(end, graded=one.graded) for end in one.difference_interval or ()
+            ),
             "strip": _strip(one, reach),
             "reference": "first" if one is results[0] and _compared(results) else "not compared",
             "seeds": []
             if _one_seed(results)
-            else [(seed, percent(share)) for seed, share in zip(one.seeds, one.by_seed, strict=True)],
+            else [(seed, figure(share, graded=one.graded)) for seed, share in zip(one.seeds, one.by_seed, strict=True)],
         }
         for one in results
     ]
 
 
-def _signed(share: float | None) -> str:
-    return "" if share is None else f"{share:+.1%}".replace("-", "\N{MINUS SIGN}")
+def _metric(record: AblationRecord) -> str:
+    """The metric of the cells; both where a cell of an earlier plan has another one."""
+    names = [one.metric for one in record.results] or [str(one["metric"]) for one in record.finished]
+    return " / ".join(dict.fromkeys(names))
+
+
+def _signed(gap: float | None, *, graded: bool) -> str:
+    if gap is None:
+        return ""
+    return (f"{gap:+.3f}" if graded else f"{gap:+.1%}").replace("-", "\N{MINUS SIGN}")
 
 
 def _strip(one: Result, reach: float) -> dict[str, float] | None:
@@ -116,6 +128,7 @@ def _chart(results: Sequence[Result]) -> tuple[Markup | None, list[tuple[str, st
             value=one.accuracy,
             low=one.interval[0],
             high=one.interval[1],
+            graded=one.graded,
         )
         for one in results
     ]
@@ -126,4 +139,6 @@ def _finished(record: AblationRecord) -> list[tuple[str, str, str]]:
     """Of a grid that has not run to its end: cell, seed and accuracy of those that are finished."""
     if record.cells:
         return []
-    return [(str(one["label"]), str(one["seed"]), percent(one["accuracy"])) for one in record.finished]
+    return [
+        (str(one["label"]), str(one["seed"]), figure(one["accuracy"], graded=one["graded"])) for one in record.finished
+    ]

@@ -22,7 +22,9 @@ def csv_text(ablation: AblationRecord) -> str:
     """
     axes = axis_names(ablation.results)
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, ["cell", *axes, *NUMBERS, *DIFFERENCE, "seeds", "by_seed"], lineterminator="\n")
+    writer = csv.DictWriter(
+        stream, ["cell", *axes, "metric", *NUMBERS, *DIFFERENCE, "seeds", "by_seed"], lineterminator="\n"
+    )
     writer.writerow({name: csv_cell(name) for name in writer.fieldnames})
     for result in ablation.results:
         numbers = (result.visual_tokens, result.positions, result.questions, result.accuracy, *result.interval)
@@ -31,6 +33,7 @@ def csv_text(ablation: AblationRecord) -> str:
             {
                 "cell": csv_cell(result.label),
                 **{name: csv_cell(plain(value)) for name, value in result.values.items()},
+                "metric": csv_cell(result.metric),
                 **dict(zip(NUMBERS, numbers, strict=True)),
                 **dict(zip(DIFFERENCE, gap, strict=True)),
                 "seeds": json.dumps(result.seeds),

@@ -1,13 +1,15 @@
 """Write the report of a run or an ablation into its folder."""
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from polyvex.ablation.compare import Result
 from polyvex.ablation.table import result_rows
 from polyvex.errors import RunError
-from polyvex.report.collect import EvaluationRecord, RunRecord, percent, read_run
+from polyvex.evaluation.intervals import figure
+from polyvex.report.collect import EvaluationRecord, RunRecord, read_run
 from polyvex.report.grid import AblationRecord, is_ablation, read_ablation, verdict, warnings_of
 from polyvex.report.tables import columns, csv_text, markdown_text
 from polyvex.storage import write_text
@@ -41,11 +43,13 @@ class Written:
         for one in self.evaluations:
             blind = "" if one["images"] else " WITHOUT images"
             low, high = one["interval"]
+            show = partial(figure, graded=one["graded"])
+            among = "mean over" if one["graded"] else "of"
             lines.append(
-                f"accuracy {one['name']}{blind}: {percent(one['accuracy'])} ({percent(low)} to {percent(high)}) of "
+                f"{one['metric']} {one['name']}{blind}: {show(one['accuracy'])} ({show(low)} to {show(high)}) {among} "
                 f"{one['questions']} questions"
             )
-            lines += [f"    {kind}: {percent(share)} of {count}" for kind, (share, count) in one["by_kind"].items()]
+            lines += [f"    {kind}: {show(mean)} {among} {count}" for kind, (mean, count) in one["by_kind"].items()]
         if self.results:
             lines += [*columns(result_rows([Result(**raw) for raw in self.results])), self.verdict]
         return "\n".join([*lines, *(f"wrote {path}" for path in self.paths[1:]), str(self.page)])
@@ -111,5 +115,5 @@ def loud_lines(run: RunRecord | None, ablation: AblationRecord | None) -> list[s
 
 
 def _figures(one: EvaluationRecord) -> dict[str, Any]:
-    kept = ("name", "metric", "accuracy", "interval", "questions", "skipped", "cut", "images", "by_kind")
+    kept = ("name", "metric", "graded", "accuracy", "interval", "questions", "skipped", "cut", "images", "by_kind")
     return {key: getattr(one, key) for key in kept}

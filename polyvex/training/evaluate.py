@@ -7,6 +7,7 @@ from pathlib import Path
 from polyvex.cache.reader import ImageReader
 from polyvex.data.base import Sample
 from polyvex.evaluation.evaluate import Evaluation, evaluate
+from polyvex.evaluation.intervals import figure
 from polyvex.evaluation.partial import PartialAnswers
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
@@ -133,10 +134,13 @@ def _evaluate(
 
 
 def describe(result: Evaluation) -> str:
-    """Accuracy in total and per kind, on one line."""
-    kinds = ", ".join(f"{kind} {mean:.1%}" for kind, (mean, _) in result.by_kind().items())
+    """The metric with its figures in total and per kind, on one line."""
+    graded, (low, high) = result.graded, result.interval
+    kinds = ", ".join(f"{kind} {figure(mean, graded=graded)}" for kind, (mean, _) in result.by_kind().items())
     blind = " WITHOUT images" if not result.images else ""
-    told = [f"accuracy {result.name}{blind}: {result.accuracy:.2%} of {len(result.answers)} questions ({kinds})"]
+    mean = figure(result.accuracy, graded=graded, digits=2)
+    among = f"({low:.4f} to {high:.4f}), mean over" if graded else "of"
+    told = [f"{result.metric} {result.name}{blind}: {mean} {among} {len(result.answers)} questions ({kinds})"]
     if result.skipped:
         told.append(f"{result.skipped} LEFT OUT, unreadable")
     if result.cut:

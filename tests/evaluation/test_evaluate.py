@@ -12,7 +12,8 @@ from polyvex.assemble import Built, build
 from polyvex.cache import TokenCache, fill_cache
 from polyvex.cache.reader import ImageReader
 from polyvex.data import Sample
-from polyvex.evaluation.evaluate import Answered, Evaluation, evaluate, wilson
+from polyvex.evaluation.evaluate import Answered, Evaluation, evaluate
+from polyvex.evaluation.intervals import wilson
 from polyvex.evaluation.metrics import ExactMatch
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe

@@ -164,7 +164,7 @@ def test_when_every_cell_failed_there_is_still_a_report(tmp_path: Path) -> None:
     folder = write_ablation(tmp_path / "grid", [group("a", [[]])], {"positions=a, seed 0": "KeyError: 1"})
     written = write_report(folder)
     assert written.loud == ["FAILED: positions=a, seed 0: KeyError: 1"]
-    assert (folder / "results.csv").read_text(encoding="utf-8").startswith("cell,visual_tokens,")
+    assert (folder / "results.csv").read_text(encoding="utf-8").startswith("cell,metric,visual_tokens,")
     assert "Nothing to compare" in Reader(written.page.read_text(encoding="utf-8")).text
 
 
@@ -194,7 +194,7 @@ def test_a_run_with_an_ablation_inside_reports_both(hand_run: Path) -> None:
     written = write_report(hand_run)
     assert [path.parent for path in written.paths] == [hand_run] * 3
     text = Reader(written.page.read_text(encoding="utf-8")).text
-    assert "accuracy after 2-experts 75.0%" in text
+    assert "exact_match after 2-experts 75.0%" in text
     assert "positions=b higher" in text
     lines = str(written).splitlines()
     assert any(line.startswith("positions=b") for line in lines)

@@ -65,7 +65,7 @@ def test_a_page_says_what_the_run_is_and_what_it_reached(hand_run: Path) -> None
     for part in (
         "polyvex run",
         "patchify + color-grid → mlp → share_row → small-llama with 4 experts (top_k router), on jsonl",
-        "accuracy after 2-experts 75.0%",
+        "exact_match after 2-experts 75.0%",
         "questions 4",
         "samples 48",
         "images 24",
@@ -91,7 +91,7 @@ def test_an_evaluation_without_images_is_marked_blind(hand_run: Path) -> None:
     assert "0-language (blind)" in text
     assert "1-tune (blind)" not in text
     assert "asked blind, without images" in text
-    assert "accuracy 0-language WITHOUT images: 50.0%" in str(write_report(hand_run))
+    assert "exact_match 0-language WITHOUT images: 50.0%" in str(write_report(hand_run))
 
 
 def test_the_lock_the_recipe_and_the_hashes_can_be_unfolded(hand_run: Path) -> None:
@@ -234,7 +234,7 @@ def test_an_unfinished_run_says_loudly_what_is_missing(hand_run: Path) -> None:
     ]
     text = Reader(written.page.read_text(encoding="utf-8")).text
     assert "✗ not finished; last logged step 3" in text
-    assert "accuracy after 0-language 50.0%" in text
+    assert "exact_match after 0-language 50.0%" in text
     assert "There is no lock.json" in text
     assert [one["name"] for one in written.evaluations] == ["0-language"]
 
@@ -281,7 +281,7 @@ def test_evaluations_outside_the_stages_come_last(hand_run: Path) -> None:
 def test_an_evaluation_of_no_questions(hand_run: Path) -> None:
     write_evaluation(hand_run, Evaluation(name="2-experts", metric="exact_match", answers=[]))
     written = write_report(hand_run)
-    assert "accuracy 2-experts: – (0.0% to 100.0%) of 0 questions" in str(written)
+    assert "exact_match 2-experts: – (0.0% to 100.0%) of 0 questions" in str(written)
     assert "1-tune; wrong ones first" in Reader(written.page.read_text(encoding="utf-8")).text
 
 
@@ -357,7 +357,7 @@ def test_a_real_run_has_a_report(real_run: Path, tmp_path: Path) -> None:
 def test_what_is_printed_ends_with_the_page(hand_run: Path) -> None:
     lines = str(write_report(hand_run)).splitlines()
     assert lines[-1] == str(hand_run / "report.html")
-    place = lines.index("accuracy 2-experts: 75.0% (30.1% to 95.4%) of 4 questions")
+    place = lines.index("exact_match 2-experts: 75.0% (30.1% to 95.4%) of 4 questions")
     assert lines[place + 1 : place + 3] == ["    a: 100.0% of 2", "    b: 50.0% of 2"]
 
 

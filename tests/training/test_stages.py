@@ -70,7 +70,7 @@ def test_people_are_told_what_happens(whole_run: Whole) -> None:
     assert said.any_with("the language model 'small-llama' starts from RANDOM weights")
     assert said.any_with("stage align: connector train (1,568 parameters), 3 steps")
     assert said.any_with("upcycled layers.0.mlp into 4 experts; logits moved by ")
-    assert said.any_with("accuracy 2-experts: ")
+    assert said.any_with("exact_match 2-experts: ")
     assert said.any_with("encoder patchify: (computed from the seed): 1 loaded")
     assert said.any_with(f"finished: {run.path}")
 
