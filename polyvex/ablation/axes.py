@@ -90,6 +90,13 @@ def _changes(name: str, value: Any) -> dict[str, Any]:
 
 def label(cell: Mapping[str, Any]) -> str:
     """A cell in one line: ``order=a+b, positions=share_row``."""
-    return ", ".join(
-        f"{name}={'+'.join(map(str, value)) if isinstance(value, list) else value}" for name, value in cell.items()
-    )
+    return ", ".join(plain(value) if name == "set" else f"{name}={plain(value)}" for name, value in cell.items())
+
+
+def plain(value: Any) -> str:
+    """A value of an axis in words: lists with ``+`` between, tables as ``key=value``, an empty one as ``no change``."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={plain(one)}" for key, one in value.items()) or "no change"
+    if isinstance(value, list | tuple):
+        return "+".join(f"({plain(one)})" if isinstance(one, dict | list) else plain(one) for one in value) or "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -6,6 +6,7 @@ from itertools import cycle
 
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
+from polyvex.ablation.axes import plain
 from polyvex.ablation.compare import Result
 from polyvex.evaluation.intervals import figure as shown
 from polyvex.report.canvas import (
@@ -22,7 +23,6 @@ from polyvex.report.canvas import (
     short,
     svg_text,
 )
-from polyvex.report.tables import plain
 
 WIDE, SMALL = 5.5, 3.9
 """Widths in inches of 72 units; the page shows one unit as about one pixel, so that text keeps its size."""

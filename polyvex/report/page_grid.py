@@ -6,11 +6,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from polyvex.ablation.axes import plain
 from polyvex.ablation.compare import Result
 from polyvex.evaluation.intervals import figure
 from polyvex.report.charts import Score, accuracy_chart, budget_chart
 from polyvex.report.grid import HOW, AblationRecord, verdict
-from polyvex.report.tables import axis_names, plain
+from polyvex.report.tables import axis_names
 
 COUNTS = {"tokens": "visual_tokens", "positions used": "positions", "questions": "questions"}
 """A count's name on the page, and the field that has it."""

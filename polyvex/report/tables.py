@@ -4,8 +4,8 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import Any
 
+from polyvex.ablation.axes import plain
 from polyvex.ablation.compare import Result
 from polyvex.ablation.table import result_rows
 from polyvex.printable import csv_cell, markdown, one_line
@@ -46,11 +46,6 @@ def csv_text(ablation: AblationRecord) -> str:
 def axis_names(results: Sequence[Result]) -> list[str]:
     """The axes of an ablation, in its order."""
     return list(dict.fromkeys(name for result in results for name in result.values))
-
-
-def plain(value: Any) -> str:
-    """A value of an axis in one word: lists with ``+`` between."""
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def markdown_text(ablation: AblationRecord, *, loud: Sequence[str]) -> str:

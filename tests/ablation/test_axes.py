@@ -202,3 +202,9 @@ def test_the_axis_set_takes_tables_alone(apply: Apply) -> None:
         apply(RAW, {"set": "lora"})
     with pytest.raises(RecipeError, match=r"axis set: 'encoders' has no item 'none'; it has small, large"):
         apply(RAW, {"set": {"encoders.none.tune": "lora"}})
+
+
+def test_tables_are_labelled_in_words() -> None:
+    assert label({"set": {"encoders.0.tune": "lora", "fusion.grid": [2, 3]}}) == "encoders.0.tune=lora, fusion.grid=2+3"
+    assert label({"set": {}}) == "no change"
+    assert label({"moe": False, "encoders.0.tiling": {"grids": [[2, 2]]}}) == "moe=false, encoders.0.tiling=grids=(2+2)"
