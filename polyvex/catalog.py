@@ -10,7 +10,7 @@ from polyvex.encoders import WeightsPlace
 from polyvex.encoders.base import EncoderFacts, VisionEncoder
 from polyvex.errors import ContractError
 from polyvex.hooks.manager import Registries
-from polyvex.hooks.registry import Registry
+from polyvex.hooks.registry import Plugin, Registry
 from polyvex.options import Options
 
 
@@ -126,6 +126,7 @@ def diagnose(registries: Registries) -> list[dict[str, str]]:
 def _encoders(registries: Registries) -> list[dict[str, str]]:
     """What is wrong with encoders at their default options, and where their weights are."""
     findings = []
+    missing: dict[Plugin, dict[str, str]] = {}
     for entry in registries.encoders:
         if any(field.is_required() for field in entry.component.Options.model_fields.values()):
             continue
@@ -136,8 +137,19 @@ def _encoders(registries: Registries) -> list[dict[str, str]]:
             what = f"encoder {entry.name} of {entry.plugin}: {type(error).__name__}: {error}"
             findings.append({"state": "broken", "what": what, "details": traceback.format_exc()})
             continue
-        if place.needed:
-            where = str(place.path) if place.path else f"not on this machine. To get them: {place.install}"
-            state = "ok" if place.path else "missing"
-            findings.append({"state": state, "what": f"weights of {entry.name}: {where}", "details": ""})
-    return findings
+        if place.needed and place.path:
+            findings.append({"state": "ok", "what": f"weights of {entry.name}: {place.path}", "details": ""})
+        elif place.needed:
+            missing.setdefault(entry.plugin, {})[entry.name] = place.install
+    return findings + [_missing(plugin, installs) for plugin, installs in missing.items()]
+
+
+def _missing(plugin: Plugin, installs: dict[str, str]) -> dict[str, str]:
+    """One finding for all weights of a plugin that are not on this machine, by encoder with how to get each."""
+    (name, install), *others = installs.items()
+    if not others:
+        what = f"weights of {name} ({plugin.name}): not on this machine. To get them: {install}"
+        return {"state": "missing", "what": what, "details": ""}
+    way = "To get them" if len(set(installs.values())) == 1 else f"To get those of {name}"
+    what = f"weights of {len(installs)} encoders of {plugin.name}: not on this machine. {way}: {install}"
+    return {"state": "missing", "what": what, "details": ", ".join(installs)}

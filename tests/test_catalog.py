@@ -73,3 +73,19 @@ def test_the_doctor_tells_the_faulty_one_and_goes_on(encoder: type[VisionEncoder
 def test_what_needs_an_option_is_listed_without_facts() -> None:
     [row] = encoder_rows(with_encoders(asks=Asks).encoders)
     assert set(row) == {"name", "plugin", "summary", "options"}
+
+
+class Away(Good):
+    @classmethod
+    def weights(cls, options: Any) -> WeightsPlace:
+        return WeightsPlace(path=None, install="pip install away")
+
+
+def test_missing_weights_are_one_finding_per_plugin() -> None:
+    module = ModuleType("away")
+    encoders = {name: type(name, (Away,), {}) for name in ("away-a", "away-b", "away-c")}
+    module.register_encoders = hookimpl(lambda: encoders)  # type: ignore[attr-defined]
+    findings = diagnose(load_registries(third_party=False, extra={"away": module}))
+    (missing,) = [finding for finding in findings if finding["state"] == "missing"]
+    assert missing["what"] == "weights of 3 encoders of away: not on this machine. To get them: pip install away"
+    assert missing["details"] == "away-a, away-b, away-c"

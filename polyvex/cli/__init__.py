@@ -38,12 +38,13 @@ def run(arguments: list[str]) -> int:
     import typer
 
     from polyvex.cli.app import app
+    from polyvex.cli.command import one_command, take_options
     from polyvex.cli.output import echo_error
 
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    arguments, debug, files = take_options(arguments)
     try:
-        code = app(arguments, prog_name="polyvex", standalone_mode=False) or DONE
+        with one_command(files):
+            code = app(arguments, prog_name="polyvex", standalone_mode=False) or DONE
     except PolyvexError as error:
         if debug:
             raise

@@ -1,5 +1,7 @@
 """All commands. Each is a few lines over a function; what a command needs is imported when it runs."""
 
+from typing import Annotated
+
 import typer
 
 from polyvex.cli import ablations, authors, cache, export, listings, positions, recipes, routing, runs
@@ -9,7 +11,6 @@ app = typer.Typer(
     name="polyvex",
     help="Vision-language models that see through several encoders.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would double the time of --help
 )
@@ -52,6 +53,10 @@ for name, function in {
 def root(
     context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Load a Python file as a plugin. May stand anywhere, and be repeated."),
+    ] = None,
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of errors. May stand anywhere."),
 ) -> None:
     """Vision-language models that see through several encoders."""

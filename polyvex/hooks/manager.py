@@ -13,6 +13,7 @@ import pluggy
 from polyvex.errors import PluginError
 from polyvex.hooks import specs
 from polyvex.hooks.contract import check_contract, unmet_requirement
+from polyvex.hooks.files import load_file, plugin_files
 from polyvex.hooks.functions import check_hooks
 from polyvex.hooks.offers import checked_offer
 from polyvex.hooks.registry import Plugin, Registry, unknown
@@ -108,14 +109,15 @@ def load_registries(*, third_party: bool = True, extra: Mapping[str, Any] | None
     """Load the built-in components and the installed plugins.
 
     Args:
-        third_party: also load installed plugins (entry points of the group ``polyvex``).
+        third_party: also load installed plugins (entry points of the group ``polyvex``), and the files that
+            ``POLYVEX_PLUGIN_FILES`` names.
         extra: further plugins by name, as modules or objects with hook implementations. For tests and notebooks.
 
     A plugin that fails to import, or that registers a name which another one has, stops nobody: it is listed in
     ``Registries.plugins`` with its reason.
 
     Raises:
-        PluginError: if one of ``extra`` is broken or registers a name that is taken.
+        PluginError: if one of ``extra``, or a plugin file, is broken or registers a name that is taken.
     """
     manager = pluggy.PluginManager(specs.GROUP)
     manager.add_hookspecs(specs)
@@ -128,6 +130,9 @@ def load_registries(*, third_party: bool = True, extra: Mapping[str, Any] | None
         _register(manager, namespace, plugin, registries, strict=True)
     if third_party:
         _load_installed(manager, registries)
+        for path in plugin_files():
+            plugin, module = load_file(path)
+            _register(manager, module, plugin, registries, strict=True)
     return registries
 
 

@@ -9,20 +9,30 @@ from polyvex.errors import PluginError
 
 T = TypeVar("T")
 
+MANY = 24
+"""More names than these are not listed in a message that has near ones."""
+
+LISTED = {"encoder": "; list them with: polyvex encoders"}
+
 CORE = "polyvex"
 """The distribution of polyvex itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """An installed plugin: its name, the distribution that brought it, and that distribution's version."""
+    """A plugin: its name, the distribution that brought it, and that distribution's version.
+
+    A single file that serves as a plugin has its path as ``file``, its name as ``distribution``, and the SHA-256 of its
+    content as ``version``.
+    """
 
     name: str
     distribution: str
     version: str
+    file: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} ({f'{self.distribution} {self.version}'.strip()})"
+        return self.file or f"{self.name} ({f'{self.distribution} {self.version}'.strip()})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +65,10 @@ class Registry(Generic[T]):
         """
         if taken := self.entries.get(name):
             one = plugin.name if taken.plugin.distribution == CORE else "one"
+            way = f"Uninstall {one}, or block it: POLYVEX_DISABLE_PLUGINS={plugin.name}"
             reason = (
                 f"two plugins register the {self.kind} '{name}': {taken.plugin} and {plugin}. "
-                f"Uninstall {one}, or block it: POLYVEX_DISABLE_PLUGINS={plugin.name}"
+                f"{f'Rename it in {plugin.file}' if plugin.file else way}"
             )
             if taken.plugin.distribution != CORE:
                 self.clashes[name] = reason
@@ -102,5 +113,7 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
     """Say that ``name`` is not known, with the nearest names first."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(item) for item in near)}?" if near else ""
+    if len(known) > MANY and near:
+        return f"unknown {kind} '{name}'.{hint} There are {len(known)}{LISTED.get(kind, '')}"
     listing = ", ".join(known) if known else "none; is a plugin missing? See: polyvex plugins doctor"
     return f"unknown {kind} '{name}'.{hint} Known: {listing}"

@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from polyvex.hooks.registry import unknown
 from polyvex.reading import clip
-from polyvex.recipe.walk import choices_at, class_at, has, names_of
+from polyvex.recipe.walk import choices_at, class_at, get, has, names_of
 
 KIND_OF = {
     "encoders": "encoder",
@@ -92,26 +92,26 @@ def _sentence(  # noqa: PLR0911 - one return for each kind of problem
     table, key = place[:-1], str(place[-1]) if place else ""
     kind = detail["type"]
     if kind == "missing":
-        return f"{_table(table)}: missing key '{key}'{_described(model, table, key, raw)}"
+        return f"{_table(table, raw)}: missing key '{key}'{_described(model, table, key, raw)}"
     if kind == "union_tag_not_found":
         known = ", ".join(_known_uses(model, place, raw))
-        return f"{_table(place)}: missing key 'use', which names the {_kind(place)}. Known: {known}"
+        return f"{_table(place, raw)}: missing key 'use', which names the {_kind(place)}. Known: {known}"
     if kind == "union_tag_invalid" or (kind == "literal_error" and key == "use"):
         where = place[:-1] if kind == "literal_error" else place
         tags = [tag.strip(" '") for tag in _tags(detail).replace(" or ", ",").split(",")]
-        return f"{_table(where)}: {unknown(_kind(where), _got_use(detail), [tag for tag in tags if tag])}"
+        return f"{_table(where, raw)}: {unknown(_kind(where), _got_use(detail), [tag for tag in tags if tag])}"
     if kind == "extra_forbidden":
         known = _keys(model, table, raw)
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f", did you mean '{near[0]}'?" if near else "."
-        return f"{_table(table)}: unknown key '{key}'{hint} Known: {', '.join(known)}"
+        return f"{_table(table, raw)}: unknown key '{key}'{hint} Known: {', '.join(known)}"
     wants = " or ".join(dict.fromkeys(_wants(one) for one in group))
     if kind == "value_error" and isinstance(detail["input"], dict):
-        return f"{_table(place)}: {wants}"
+        return f"{_table(place, raw)}: {wants}"
     got = clip(repr(detail["input"]))
     if len(place) > 1 and isinstance(place[-1], int):
-        return f"{_table(place[:-2])}: item {place[-1] + 1} of {place[-2]} is {got}, expected {wants}"
-    return f"{_table(table)}: {key} is {got}, expected {wants}"
+        return f"{_table(place[:-2], raw)}: item {place[-1] + 1} of {place[-2]} is {got}, expected {wants}"
+    return f"{_table(table, raw)}: {key} is {got}, expected {wants}"
 
 
 def _wants(detail: ErrorDetails) -> str:
@@ -128,13 +128,16 @@ def _wants(detail: ErrorDetails) -> str:
     return message[0].lower() + message[1:]
 
 
-def _table(place: tuple[str | int, ...]) -> str:
-    """Write a location as the file's reader sees it: ``[[encoders]] #2``, ``[moe.router]``, ``top level``."""
+def _table(place: tuple[str | int, ...], raw: Any) -> str:
+    """Write a location as the file's reader sees it: ``[[encoders]] #2 (sam)``, ``[moe.router]``, ``top level``."""
     if not place:
         return "top level"
     if len(place) > 1 and isinstance(place[1], int):
+        item = get(get(raw, place[0]), place[1])
+        named = (get(item, "name") or get(item, "use")) if isinstance(item, dict) else None
+        who = f" ({clip(named)})" if isinstance(named, str) else ""
         rest = "".join(f".{step}" for step in place[2:])
-        return f"[[{place[0]}]] #{place[1] + 1}{rest}"
+        return f"[[{place[0]}]] #{place[1] + 1}{who}{rest}"
     return f"[{'.'.join(map(str, place))}]"
 
 

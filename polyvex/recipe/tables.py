@@ -61,4 +61,6 @@ def _check_installed(registry: Registry[Any], raw: Mapping[str, Any], origin: st
     use = str(raw.get("use"))
     if use not in registry:
         hint = f" It came from the distribution {origin}: pip install '{origin}'." if origin else ""
+        if (file := origin.partition("==")[0]).endswith(".py"):
+            hint = f" It came from the file {file}: add --plugin {file} to the command."
         raise PluginError(unknown(registry.kind, use, registry.names()) + "." + hint, code="plugin-missing")

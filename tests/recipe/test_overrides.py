@@ -112,7 +112,7 @@ def test_what_cannot_be_changed_is_a_problem(override: str, problem: str) -> Non
 
 
 def test_changes_are_checked_like_the_file(problems_of: Callable[..., list[str]]) -> None:
-    assert problems_of("stages.align.steps=many") == ["[[stages]] #1: steps is 'many', expected int"]
+    assert problems_of("stages.align.steps=many") == ["[[stages]] #1 (align): steps is 'many', expected int"]
 
 
 def test_changes_reach_the_recipe(check: Callable[..., Recipe]) -> None:

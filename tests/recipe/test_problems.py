@@ -34,10 +34,10 @@ def check_known(problems: list[str], message: str) -> None:
     [
         (
             "encoders.0.use=patchfy",
-            "[[encoders]] #1: unknown encoder 'patchfy'. Did you mean 'patchify'? Known: color-grid, patchify, "
-            "random-features",
+            "[[encoders]] #1 (patchfy): unknown encoder 'patchfy'. Did you mean 'patchify'? Known: color-grid, "
+            "patchify, random-features",
         ),
-        ("encoders.1.use=x", "[[encoders]] #2: unknown encoder 'x'. Known: color-grid, patchify, random-features"),
+        ("encoders.1.use=x", "[[encoders]] #2 (x): unknown encoder 'x'. Known: color-grid, patchify, random-features"),
         ("fusion.use=mpl", "[fusion]: unknown fusion 'mpl'. Did you mean 'mlp'? Known: mlp"),
         (
             "positions.use=share_rwo",
@@ -66,13 +66,13 @@ def test_an_unknown_name_gets_the_nearest_and_all_known(change: str, message: st
         ("sed=1", f"top level: unknown key 'sed', did you mean 'seed'? Known: {TOP}"),
         (
             "encoders.0.image_sise=1",
-            "[[encoders]] #1: unknown key 'image_sise', did you mean 'image_size'? "
+            "[[encoders]] #1 (patchify): unknown key 'image_sise', did you mean 'image_size'? "
             "Known: dim, image_size, lora, name, patch_size, precision, seed, tiling, tune, use",
         ),
         (
             "encoders.1.row=1",
-            "[[encoders]] #2: unknown key 'row', did you mean 'rows'? Known: cols, image_size, lora, name, precision, "
-            "rows, tiling, tune, use",
+            "[[encoders]] #2 (color-grid): unknown key 'row', did you mean 'rows'? Known: cols, image_size, lora, "
+            "name, precision, rows, tiling, tune, use",
         ),
         (
             "fusion.dept=1",
@@ -94,7 +94,7 @@ def test_an_unknown_name_gets_the_nearest_and_all_known(change: str, message: st
             "[data]: unknown key 'foldr', did you mean 'folder'? "
             "Known: folder, max_unreadable, on_unreadable, test_split, train_limit, train_split, use",
         ),
-        ("stages.1.stepss=1", f"[[stages]] #2: unknown key 'stepss', did you mean 'steps'? Known: {STAGE}"),
+        ("stages.1.stepss=1", f"[[stages]] #2 (tune): unknown key 'stepss', did you mean 'steps'? Known: {STAGE}"),
         (
             "loss.load_balanc=1",
             "[loss]: unknown key 'load_balanc', did you mean 'load_balance'? Known: balance, importance, load, "
@@ -116,17 +116,17 @@ def test_an_unknown_key_gets_the_nearest_and_all_known(change: str, message: str
         ("seed=abc", "top level: seed is 'abc', expected int"),
         ("seed='3'", "top level: seed is '3', expected int"),
         ("training.checkpoint_every=2.5", "[training]: checkpoint_every is 2.5, expected int"),
-        ("encoders.0.dim=8.0", "[[encoders]] #1: dim is 8.0, expected int"),
-        ("encoders.0.dim=true", "[[encoders]] #1: dim is True, expected int"),
+        ("encoders.0.dim=8.0", "[[encoders]] #1 (patchify): dim is 8.0, expected int"),
+        ("encoders.0.dim=true", "[[encoders]] #1 (patchify): dim is True, expected int"),
         ("name=2024", "top level: name is 2024, expected string"),
         ("loss.load_balance=much", "[loss]: load_balance is 'much', expected float"),
-        ("stages.0.upcycle=maybe", "[[stages]] #1: upcycle is 'maybe', expected true or false"),
-        ("stages.0.trains=connector", "[[stages]] #1: trains is 'connector', expected list"),
+        ("stages.0.upcycle=maybe", "[[stages]] #1 (align): upcycle is 'maybe', expected true or false"),
+        ("stages.0.trains=connector", "[[stages]] #1 (align): trains is 'connector', expected list"),
         ("encoders=3", "top level: encoders is 3, expected list"),
         ("fusion=3", "top level: fusion is 3, expected table"),
         ("moe=3", "top level: moe is 3, expected table"),
         ("loss=3", "top level: loss is 3, expected table"),
-        ("stages.0.lr=fast", "[[stages]] #1: lr is 'fast', expected float or table"),
+        ("stages.0.lr=fast", "[[stages]] #1 (align): lr is 'fast', expected float or table"),
         ("fusion.patches_per_token=two", "[fusion]: patches_per_token is 'two', expected int or list"),
         (
             "moe.layers=third",
@@ -141,9 +141,12 @@ def test_a_mistyped_value_is_shown_with_what_was_expected(change: str, message: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("stages.0.steps=0", "[[stages]] #1: steps is 0, expected greater than or equal to 1"),
-        ("stages.0.lr=2.0", "[[stages]] #1: lr is 2.0, expected less than or equal to 1 or table"),
-        ("stages.0.schedule=cos", "[[stages]] #1: schedule is 'cos', expected 'cosine', 'linear' or 'constant'"),
+        ("stages.0.steps=0", "[[stages]] #1 (align): steps is 0, expected greater than or equal to 1"),
+        ("stages.0.lr=2.0", "[[stages]] #1 (align): lr is 2.0, expected less than or equal to 1 or table"),
+        (
+            "stages.0.schedule=cos",
+            "[[stages]] #1 (align): schedule is 'cos', expected 'cosine', 'linear' or 'constant'",
+        ),
         ("lm.vocab_size=10", "[lm]: vocab_size is 10, expected greater than or equal to 264"),
         ("moe.num_experts=1", "[moe]: num_experts is 1, expected greater than or equal to 2 or list"),
         ("data.max_unreadable=2", "[data]: max_unreadable is 2, expected less than or equal to 1"),
@@ -159,8 +162,8 @@ def test_a_value_out_of_range_is_shown_with_the_range(change: str, message: str,
     ("change", "place", "rule"),
     [
         ("name=A B", "top level: name is 'A B'", "^[a-z0-9][a-z0-9._-]*$"),
-        ("encoders.0.name=A B", "[[encoders]] #1: name is 'A B'", "^([a-z0-9][a-z0-9_-]*)?$"),
-        ("stages.0.trains=[]", "[[stages]] #1: trains is []", "at least 1 item"),
+        ("encoders.0.name=A B", "[[encoders]] #1 (A B): name is 'A B'", "^([a-z0-9][a-z0-9_-]*)?$"),
+        ("stages.0.trains=[]", "[[stages]] #1 (align): trains is []", "at least 1 item"),
         ("encoders=[]", "top level: encoders is []", "at least 1 item"),
         ("stages=[]", "top level: stages is []", "at least 1 item"),
         ("prompt.template={question}", "[prompt]: template", "must contain {image} once, got 0 times"),
@@ -187,7 +190,7 @@ def test_a_broken_rule_is_quoted_at_its_place(change: str, place: str, rule: str
         ),
         (
             {"stages": [{"name": "a", "trains": ["lm"]}]},
-            "[[stages]] #1: missing key 'steps' (Optimizer steps)",
+            "[[stages]] #1 (a): missing key 'steps' (Optimizer steps)",
         ),
         ({"lm": {"use": "pretrained"}}, None),
     ],
@@ -253,11 +256,11 @@ def test_every_problem_is_told_at_once(problems_of: Problems) -> None:
     )
     starts = [
         "--set stages.zz.steps=1: 'stages' has no item 'zz'",
-        "[[encoders]] #1: unknown encoder 'x'",
-        "[[encoders]] #2: rows is 'abc'",
+        "[[encoders]] #1 (x): unknown encoder 'x'",
+        "[[encoders]] #2 (color-grid): rows is 'abc'",
         "[fusion]: unknown fusion 'mpl'",
         "[lm]: unknown key 'layrs'",
-        "[[stages]] #2: steps is 0",
+        "[[stages]] #2 (tune): steps is 0",
         "top level: unknown key 'sed'",
     ]
     assert len(found) == len(starts)
