@@ -1,30 +1,34 @@
 """The data set of people with their own files: one JSON object a line."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
 from polyvex.data.base import Dataset, DatasetOptions, Sample
+from polyvex.data.check import SHOWN, listed
+from polyvex.data.lines import Line, read_lines
+from polyvex.data.record import check, parse
 from polyvex.errors import DataError
 from polyvex.options import LocalPath
-
-SHOWN = 5
-"""Bad lines that an error names."""
+from polyvex.reading import clip
+from polyvex.storage import UnsafeNameError, below
 
 
 class JsonLinesOptions(DatasetOptions):
     """Options of the ``jsonl`` data set."""
 
     folder: LocalPath = Field(description="Folder with one file per split, such as train.jsonl and test.jsonl.")
+    image_folder: LocalPath = Field(
+        default="", description="Folder that the paths of images start from and stay in; that of the files if empty."
+    )
 
 
 class JsonLines(Dataset[JsonLinesOptions]):
-    """``{"image": "cat.png", "question": "…", "answer": "…", "kind": "…"}`` a line; ``images`` for several.
+    """``{"image": "cat.png", "question": "…", "answer": "…", "kind": "…"}`` a line.
 
-    Image paths are relative to the folder. ``image``, ``id`` and ``kind`` may be left out.
+    ``images`` lists several images, ``answers`` several correct answers, of which the first is trained on. Paths of
+    images are relative to the image folder. A line without ``image`` is text alone; ``id`` and ``kind`` are optional.
     """
 
     Options = JsonLinesOptions
@@ -35,42 +39,73 @@ class JsonLines(Dataset[JsonLinesOptions]):
         return sorted(path.stem for path in Path(self.options.folder).glob("*.jsonl"))
 
     def samples(self, split: str) -> Sequence[Sample]:
-        """Read one file; bad lines are errors with their numbers."""
+        """Read one file, which may be UTF-8, or UTF-16 with a byte order mark.
+
+        Raises:
+            DataError: if there is no such file, or with the code ``data-lines`` and every problem with its line.
+        """
         path = Path(self.options.folder) / f"{split}.jsonl"
-        if not path.is_file():
-            raise DataError(f"no file {path}. Splits there: {', '.join(self.splits()) or 'none'}")
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would also cut inside some texts
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 text: {error}") from None
-        samples, problems = [], []
-        for number, line in enumerate(lines, 1):
-            try:
-                samples += [self._sample(f"{path}:{number}", split, line)] if line.strip() else []
-            except DataError as error:
-                problems.append(str(error))
-        if problems:
-            more = f"\n… and {len(problems) - SHOWN} more lines" if len(problems) > SHOWN else ""
-            raise DataError("\n".join(problems[:SHOWN]) + more)
+        if split not in self.splits():
+            raise DataError(
+                f"no file {clip(str(path))}. Splits there: {', '.join(self.splits()) or 'none'}", code="file-missing"
+            )
+        samples: list[Sample] = []
+        problems: list[str] = []
+        count, first_lines = 0, {}
+        for line in read_lines(path):
+            sample, found = self._sample(split, line, path)
+            if sample is not None and sample.id in first_lines:
+                found = [f"the id {clip(sample.id, 60)!r} is also on line {first_lines[sample.id]}"]
+            elif sample is not None:
+                first_lines[sample.id] = line.number
+                samples.append(sample)
+            count += len(found)
+            problems += [f"{path}:{line.number}: {problem}" for problem in found if len(problems) < SHOWN]
+        if count:
+            raise DataError("\n".join(listed(problems, count=count)), code="data-lines")
         return samples
 
-    def _sample(self, where: str, split: str, line: str) -> Sample:
+    def _sample(self, split: str, line: Line, path: Path) -> tuple[Sample | None, list[str]]:
+        """The sample of a line, None for an empty one, or what is wrong with it."""
+        if line.problem or not line.text.strip():
+            return None, [line.problem] if line.problem else []
         try:
-            record: dict[str, Any] = json.loads(line)
-            question, answer = record["question"], record["answer"]
-        except (json.JSONDecodeError, TypeError) as error:
-            raise DataError(f"{where}: not a JSON object: {error}") from None
-        except KeyError as error:
-            raise DataError(f"{where}: missing {error}. Each line needs question and answer") from None
-        names = record.get("images") or ([record["image"]] if record.get("image") else [])
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise DataError(f"{where}: image must be one path, images a list of paths; got {names!r}")
-        images = tuple(str(Path(self.options.folder) / name) for name in names)
-        number = where.rsplit(":", 1)[1]
-        return Sample(
-            id=str(record.get("id", f"{split}-{number}")),
-            question=str(question),
-            answer=str(answer),
-            images=images,
-            kind=str(record.get("kind", "all")),
+            raw = parse(line.text)
+        except DataError as error:
+            if error.code == "data-array" and not line.number > 1:
+                raise DataError(f"{path}: {error}", code="data-array") from None
+            return None, [str(error)]
+        record, problems = check(raw)
+        if record is None or problems:
+            return None, problems
+        names = record.images if "images" in raw else [record.image] if "image" in raw else []
+        images, problems = self._located(names)
+        if problems:
+            return None, problems
+        return (
+            Sample(
+                id=record.id or f"{split}-{line.number}",
+                question=record.question,
+                answer=record.answers[0] if record.answers else record.answer,
+                answers=tuple(record.answers),
+                images=tuple(images),
+                kind=record.kind,
+            ),
+            [],
         )
+
+    def _located(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The paths of images below their folder, and what is wrong with the others."""
+        folder = Path(self.options.image_folder or self.options.folder)
+        found, problems = [], []
+        for one in names:
+            name = one
+            given = Path(name)
+            inside = given.is_absolute() and given.is_relative_to(folder)
+            try:
+                found.append(
+                    str(below(folder, str(given.relative_to(folder)) if inside else name, nested=True, links=True))
+                )
+            except UnsafeNameError as error:
+                problems.append(f"{error}. Paths of images start from {folder}; data.image_folder sets another folder")
+        return found, problems

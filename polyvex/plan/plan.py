@@ -26,7 +26,7 @@ from polyvex.plan.tokens import EncoderBudget, budgets
 from polyvex.recipe.check import CHARACTERS_PER_TOKEN, about, recipe_layouts
 from polyvex.recipe.matching import sized_fusion
 from polyvex.recipe.prompt import DATED
-from polyvex.recipe.samples import image_limits, read_split
+from polyvex.recipe.samples import image_limits, image_notes, image_problems, read_split
 from polyvex.recipe.schema import CHAT, Recipe, Stage
 from polyvex.recipe.start import Start, begins_sparse, find_start
 from polyvex.training.rehearse import rehearse, unread_experts
@@ -85,7 +85,7 @@ def make_plan(recipe: Recipe, registries: Registries, *, cache: str | Path | Non
     width = lm_config.hidden_size if lm_config is not None else 1
     missing: list[str] = []
     template = _template(recipe, registries, problems, notes)
-    data = _data(recipe, registries, template, problems, missing)
+    data = _data(recipe, registries, template, problems, missing, notes)
     budget = budgets(recipe, registries, dim=width, sizes=sorted(data.sizes))
     context = int(getattr(lm_config, "max_position_embeddings", 0) or 0)
     _check_context(problems, context, budget.tokens, data)
@@ -246,13 +246,12 @@ class _DataFacts:
     sizes: Mapping[Size, int]
 
 
-def _data(recipe: Recipe, registries: Registries, template: str, problems: list[str], missing: list[str]) -> _DataFacts:
+def _data(
+    recipe: Recipe, registries: Registries, template: str, problems: list[str], missing: list[str], notes: list[str]
+) -> _DataFacts:
     try:
-        samples = [
-            sample
-            for split in (recipe.data.train_split, recipe.data.test_split)
-            for sample in read_split(recipe, registries, split)
-        ]
+        train = read_split(recipe, registries, recipe.data.train_split)
+        test = read_split(recipe, registries, recipe.data.test_split)
     except PolyvexError as error:
         places = [Path(getattr(recipe.data, name)) for name in recipe.data.path_options()]
         told = missing if any(not place.exists() for place in places) else problems
@@ -260,6 +259,9 @@ def _data(recipe: Recipe, registries: Registries, template: str, problems: list[
             f"the data set cannot be read, so one image and {QUESTION_ROOM} text tokens per sample are assumed: {error}"
         )
         return _DataFacts(images=0, images_per_sample=1, text=QUESTION_ROOM, sizes={})
+    problems += image_problems(recipe, train)
+    notes += image_notes(training=train, test=test)
+    samples = [*train, *test]
     images = {path for sample in samples for path in sample.images}
     longest = max(samples, key=lambda sample: len(sample.question) + len(sample.answer))
     template = template.replace("{image}", "").replace("{question}", longest.question)

@@ -1,8 +1,8 @@
 """Checks of a data set: samples that can be counted, told apart, repeated, and whose images open."""
 
-from collections import Counter
 from collections.abc import Sequence
 
+from polyvex.data import check
 from polyvex.data.base import Dataset, Sample
 from polyvex.encoders.images import open_image
 from polyvex.errors import DataError, PolyvexError
@@ -33,20 +33,10 @@ def check_samples(dataset: Dataset, split: str) -> Sequence[Sample]:
     samples = dataset.samples(split)
     expect(isinstance(samples, Sequence), f"{where}: samples are {type(samples).__name__}; expected a sequence")
     expect(len(samples) > 0, f"{where}: no samples")
-    for sample in samples:
-        expect(isinstance(sample, Sample), f"{where}: got {type(sample).__name__}; expected Sample")
-        for part in ("id", "question", "answer", "kind"):
-            value = getattr(sample, part)
-            expect(
-                isinstance(value, str) and bool(value.strip()),
-                f"{where}: sample {sample.id!r} has {part} {value!r}; expected some text",
-            )
-        expect(
-            isinstance(sample.images, tuple) and all(isinstance(image, str) for image in sample.images),
-            f"{where}: sample {sample.id!r} has images {sample.images!r}; expected a tuple of paths as text",
-        )
-    repeated = [key for key, count in Counter(sample.id for sample in samples).items() if count > 1]
-    expect(not repeated, f"{where}: {len(repeated)} ids are repeated, such as {repeated[:3]}")
+    try:
+        check.check_samples(samples, where=where)
+    except DataError as error:
+        raise AssertionError(str(error)) from None
     return samples
 
 

@@ -13,7 +13,7 @@ from polyvex.data.lengths import check_lengths
 from polyvex.errors import DataError, RecipeError
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.recipe import read_recipe
-from polyvex.recipe.samples import image_limits, read_split
+from polyvex.recipe.samples import image_limits, image_notes, read_split
 from polyvex.recipe.schema import Recipe
 from polyvex.records.files import read_record
 from polyvex.records.run import DataLock
@@ -71,6 +71,8 @@ def open_split(
     split = split or recipe.data.test_split
     samples = list(read_split(recipe, registries, split))
     samples = samples[:limit] if limit else samples
+    for line in image_notes(**{split: samples}):
+        say(line)
     context = assistant.model.context_length
     count = TokenCounter(layouts=assistant.processor.layouts, limits=image_limits(recipe))
     room = recipe.evaluation.max_new_tokens if answering else None

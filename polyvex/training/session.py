@@ -9,13 +9,13 @@ from typing import Any
 from polyvex.assemble import make_processor
 from polyvex.cache.reader import ImageReader, TokenCounter
 from polyvex.data.lengths import check_lengths
-from polyvex.errors import RunError
+from polyvex.errors import DataError, RunError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexProcessor
 from polyvex.model.stored import loading
 from polyvex.recipe.differences import differences
 from polyvex.recipe.prompt import DATED, prompt_form
-from polyvex.recipe.samples import image_limits, read_split, training_texts
+from polyvex.recipe.samples import image_limits, image_notes, image_problems, read_split, training_texts
 from polyvex.recipe.schema import Recipe
 from polyvex.recipe.start import Start
 from polyvex.rundir import RunDirectory, store_whole
@@ -61,9 +61,11 @@ def open_session(
         start: the weights that the run begins with, if they come from another run and still matter.
 
     Raises:
-        DataError: if a sample does not fit the context, or too many images cannot be read.
+        DataError: if a sample does not fit the context, too many images cannot be read, or no training sample has an
+            image although a stage trains with images.
         RunError: if weights or data are not those that the run began with.
     """
+    _check_images(recipe, registries, say)
     begun = run.lock.exists()  # it is written after the processor, and whole
     if begun:
         with loading(run.path):
@@ -102,6 +104,15 @@ def _prompt(recipe: Recipe, processor: PolyvexProcessor) -> dict[str, Any]:
         "end_ids": processor.end_ids,
         "stop_ids": processor.stop_ids,
     }
+
+
+def _check_images(recipe: Recipe, registries: Registries, say: Say) -> None:
+    """Refuse data without images for stages that need them; say how many samples have none."""
+    train = read_split(recipe, registries, recipe.data.train_split)
+    if problems := image_problems(recipe, train):
+        raise DataError(problems[0], code="no-images")
+    for line in image_notes(training=train, test=read_split(recipe, registries, recipe.data.test_split)):
+        say(line)
 
 
 def _check_lengths(recipe: Recipe, registries: Registries, processor: PolyvexProcessor) -> None:

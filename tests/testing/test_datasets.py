@@ -103,9 +103,9 @@ BROKEN = {
     RaisesKeyError: "an unknown split raises KeyError",
     Empty: "no samples",
     Generator: "expected a sequence",
-    SameIds: "ids are repeated, such as \\['train-0'\\]",
-    NoAnswer: "has answer ' '; expected some text",
-    PathsAsText: "expected a tuple of paths",
+    SameIds: "sample 'train-0': another sample has the same id",
+    NoAnswer: "answer is ' '; expected some text",
+    PathsAsText: "expected a tuple of texts",
     OtherOrderEachTime: "their order differ",
     MissingImage: "sample '2' has an unusable image: no image at",
 }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from polyvex.errors import RunError, TrainingError
+from polyvex.errors import DataError, RunError, TrainingError
 from polyvex.training.trainer import StageTrainer
 
 from .runs import Run, Stage
@@ -42,6 +42,24 @@ def test_a_run_does_not_go_on_with_other_data(what: str, run: Run, one_stage: St
     (folder / "train.jsonl").write_text("\n".join(lines))
     with pytest.raises(RunError, match=rf"^{first.path}: data_sha256 is .*, but the run began with "):
         run(**tables)
+
+
+def test_data_without_images_are_refused_before_anything_is_stored(
+    run: Run, one_stage: Stage, own_data: dict[str, Any], tmp_path: Path
+) -> None:
+    path = Path(own_data["folder"]) / "train.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**line, "images": []} | {"image": None}) + "\n" for line in lines))
+    with pytest.raises(DataError) as typed:
+        run(**{**one_stage(), "data": own_data})
+    assert typed.value.code == "data-lines"
+    for line in lines:
+        del line["image"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DataError) as caught:
+        run(**{**one_stage(), "data": own_data})
+    assert caught.value.code == "no-images"
+    assert not list(tmp_path.rglob("lock.json"))
 
 
 def test_a_run_does_not_go_on_with_other_weights(run: Run, one_stage: Stage) -> None:
