@@ -27,7 +27,7 @@ Rgb = tuple[float, float, float]
 
 
 def draw_tokens(views: Sequence[TokenView], path: Path, *, question: str = "") -> None:
-    """Write a PNG: a row per view, first the picture as the encoder saw it, then a panel for each of up to four layers.
+    """Write a PNG: a row per view, first the part of the image that it shows, then a panel for each of four layers.
 
     Args:
         views: at least one.
@@ -74,8 +74,8 @@ def _over_grey(expert: int) -> Rgb:
 
 
 def _height(view: TokenView) -> float:
-    """Height of a view's panels as a share of their width, by its picture or its grid."""
-    rows, cols = view.pixels.shape[:2] if view.pixels is not None else next(iter(view.experts.values())).shape
+    """Height of a view's panels as a share of their width."""
+    rows, cols = view.pixels.shape[:2]
     return float(np.clip(rows / cols, 0.3, 2.0))
 
 
@@ -87,11 +87,7 @@ def _draw_view(row: Sequence[Axes], view: TokenView, layers: Sequence[int], *, r
         axes.set_box_aspect(_height(view))
     what = f"{short(view.encoder, 30)}{', tiles' if view.view else ''}"
     row[0].set_title(what, fontsize=9, color=ALONE.ink)
-    if view.pixels is None:
-        words = "what it saw\ncannot be shown"
-        row[0].text(0.5, 0.5, words, ha="center", va="center", fontsize=9, color=ALONE.muted)
-    else:
-        row[0].imshow(view.pixels, aspect="auto", interpolation="nearest")
+    row[0].imshow(view.pixels, aspect="auto", interpolation="nearest")
     for axes, layer in zip(row[1:], layers, strict=True):
         if layer in view.experts:
             axes.set_title(f"layer {layer}", fontsize=9, color=ALONE.ink)
@@ -103,16 +99,15 @@ def _draw_view(row: Sequence[Axes], view: TokenView, layers: Sequence[int], *, r
 def _draw_cells(
     axes: Axes,
     experts: Int[np.ndarray, "rows cols"],
-    pixels: UInt8[np.ndarray, "height width 3"] | None,
+    pixels: UInt8[np.ndarray, "height width 3"],
     *,
     room: float,
 ) -> None:
     """The picture in grey with each cell in its expert's colour, and its number if the cell has room for it."""
     rows, cols = experts.shape
-    height, width = pixels.shape[:2] if pixels is not None else (rows, cols)
+    height, width = pixels.shape[:2]
     extent = (0, width, height, 0)
-    if pixels is not None:
-        axes.imshow(_grey(pixels), cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation="nearest")
+    axes.imshow(_grey(pixels), cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation="nearest")
     axes.imshow(_colors(experts), extent=extent, aspect="auto", interpolation="nearest")
     longest = len(str(experts.max()))
     size = min(8.0, room / max(rows, cols) / (0.75 * max(longest, 1.4)))

@@ -167,7 +167,9 @@ def _pictures(opened: OpenedRun, count: int) -> Iterator[RoutedPicture]:
     for sample in seen.values():
         ((layout, routings),) = _passes(model, processor, [sample], opened.reader, batch_size=1)
         firsts = {layer: routing.expert[:, 0].cpu() for layer, routing in zip(layers, routings, strict=True)}
-        yield RoutedPicture(sample=sample, views=token_views(model, sample, layout, firsts, names=_sources(model)))
+        limits = opened.reader.cache.limits
+        views = token_views(model, sample, layout, firsts, names=_sources(model), limits=limits)
+        yield RoutedPicture(sample=sample, views=views)
 
 
 def _number(name: str) -> int:

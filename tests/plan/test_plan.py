@@ -243,7 +243,7 @@ def test_a_data_set_that_is_there_and_cannot_be_read_is_a_problem(
     (tmp_path / "train.jsonl").write_text("no JSON\n")
     plan = make_plan(tiny_recipe(data={"use": "jsonl", "folder": str(tmp_path)}), registries)
     (problem,) = plan.problems
-    assert "not a JSON object" in problem
+    assert "train.jsonl:1: not JSON: " in problem
     assert plan.missing == []
 
 

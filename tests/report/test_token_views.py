@@ -10,8 +10,8 @@ from polyvex.report.token_views import chosen_layers, draw_tokens, tint
 from polyvex.training.token_views import TokenView
 
 
-def view(experts: list[list[int]], *, layers: tuple[int, ...] = (0,), pixels: bool = True) -> TokenView:
-    seen = np.full([60, 60, 3], (255, 0, 255), np.uint8) if pixels else None
+def view(experts: list[list[int]], *, layers: tuple[int, ...] = (0,)) -> TokenView:
+    seen = np.full([60, 60, 3], (255, 0, 255), np.uint8)
     return TokenView(encoder="eye", view=0, pixels=seen, experts=dict.fromkeys(layers, np.array(experts)))
 
 
@@ -54,8 +54,8 @@ def test_at_most_four_layers_from_first_to_last(layers: tuple[int, ...], chosen:
     assert chosen_layers([view([[0]], layers=layers)]) == chosen
 
 
-def test_what_cannot_be_shown_and_layers_without_tokens_are_drawn(tmp_path: Path) -> None:
-    views = [view([[0, 1]], pixels=False), view([[1]], layers=(0, 4)), view([[-1]])]
+def test_layers_without_tokens_are_drawn(tmp_path: Path) -> None:
+    views = [view([[0, 1]]), view([[1]], layers=(0, 4)), view([[-1]])]
     draw_tokens(views, tmp_path / "a.png", question="what costs $5 and what $10?")
     assert colors(tmp_path / "a.png")[255, 255, 255] > 1000
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"

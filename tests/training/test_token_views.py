@@ -1,12 +1,15 @@
 """Visual tokens where they lie on the image: grids, views, and what the encoder saw."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from polyvex_basics import Patchify
 
 from polyvex.assemble import build
 from polyvex.data import Sample
@@ -14,7 +17,8 @@ from polyvex.encoders.images import open_image, size_of
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
 from polyvex.sequence import lay_out
-from polyvex.training.token_views import TokenView, token_views
+from polyvex.training.token_views import TokenView, cropped_box, token_views
+from polyvex.training.token_views import picture as token_picture
 
 
 def views_of(recipe: Recipe, registries: Registries, path: Path) -> list[TokenView]:
@@ -46,6 +50,45 @@ def test_each_encoders_grid_in_the_order_of_its_tokens(
     assert first.experts[3].tolist() == [[0, 1], [2, 3]]
     assert second.encoder == "color-grid"
     assert second.experts[3].tolist() == [[4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_a_picture_keeps_its_colors_whatever_the_encoders_inputs_are(
+    tiny_recipe: Callable[..., Recipe], registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Blue before red, and values far from 0 to 1, as some networks have been trained with.
+    plain = Patchify.transform
+    monkeypatch.setattr(Patchify, "transform", lambda self, image: plain(self, image).flip(0) * 300 - 7)
+    path = tmp_path / "red.png"
+    Image.new("RGB", (64, 32), (250, 20, 10)).save(path)
+    view = views_of(tiny_recipe(), registries, path)[0]
+    assert (view.pixels == [250, 20, 10]).all()
+
+
+@pytest.mark.parametrize(("width", "height"), [(300, 200), (200, 300), (256, 256), (64, 48)])
+def test_a_picture_shows_what_is_left_of_a_cropped_image(
+    width: int, height: int, tiny_recipe: Callable[..., Recipe], registries: Registries
+) -> None:
+    """An encoder that keeps the middle of the image: 7/8 of its shorter side."""
+    model: Any = build(tiny_recipe(), registries=registries).model
+    encoder, side = model.encoders["patchify"], 7 / 8 * min(width, height)
+    box = ((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
+
+    class Cropping(type(encoder)):  # type: ignore[misc]
+        @classmethod
+        def describe(cls, options: Any) -> Any:
+            return dataclasses.replace(super().describe(options), crops=True)
+
+        def transform(self, image: Image.Image) -> Any:
+            return super().transform(image.resize((96, 96), Image.Resampling.BILINEAR, box=box))
+
+    encoder.__class__ = Cropping
+    assert cropped_box(encoder, (height, width)) == pytest.approx(box, abs=max(width, height) / 255)
+    image = Image.new("RGB", (width, height), "black")
+    image.paste("red", tuple(round(edge) for edge in box))  # type: ignore[arg-type]
+    views = dataclasses.replace(model.views_of["patchify"], kind=Cropping)
+    shown = token_picture(image, encoder, views, 0)
+    assert shown.shape == (*views.picture, 3)
+    assert (shown[1:-1, 1:-1] == [255, 0, 0]).all()
 
 
 def test_pixels_are_what_the_encoder_saw(
