@@ -56,7 +56,9 @@ class GatedFusion(Fusion[GatedOptions]):
     def forward(self, parts: Sequence[VisualTokens]) -> VisualTokens:
         """Bring maps to one grid, project them, weigh them, sum them up."""
         projected = [
-            project(resample(part.values, grid, self.grid, self.options.resample))
+            project(
+                resample(part.values, grid, self.grid, self.options.resample, align_corners=self.options.align_corners)
+            )
             for project, part, grid in zip(self.project, parts, self.grids, strict=True)
         ]
         maps = torch.stack(projected, dim=2)  # images tokens encoders dim

@@ -45,4 +45,8 @@ class InterleaveFusion(Fusion[InterleaveOptions]):
 
     def fuse_one(self, index: int, values: Float[Tensor, "images tokens width"]) -> Float[Tensor, "images out dim"]:
         """Bring one encoder's tokens to the common grid, and project them."""
-        return self.project[index](resample(values, self.grids[index], self.grid, self.options.resample))
+        return self.project[index](
+            resample(
+                values, self.grids[index], self.grid, self.options.resample, align_corners=self.options.align_corners
+            )
+        )

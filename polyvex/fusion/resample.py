@@ -1,18 +1,19 @@
 """One grid for all encoders: which it is, and how maps of other grids are brought to it."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from polyvex.fusion.base import FusionOptions
 from polyvex.tokens import Grid, TokenShape
 
 Method = Literal["bilinear", "area", "nearest", "bicubic"]
+INTERPOLATION = ("bilinear", "bicubic")
 Places = Annotated[int, Field(ge=1)]
 RowsAndColumns = Annotated[list[Places], Field(min_length=2, max_length=2)]
 
@@ -30,6 +31,20 @@ class GridOptions(FusionOptions):
         description="How a map is brought to another grid: interpolation, the mean of each area, or the nearest place. "
         "Has no effect where grids agree.",
     )
+    align_corners: bool = Field(
+        default=False,
+        description="Interpolate so that the centers of the corner places of both grids coincide (Eagle's code); false "
+        "takes places for squares that fill the map. For bilinear and bicubic.",
+    )
+
+    @model_validator(mode="after")
+    def _corners_of_interpolation(self) -> Self:
+        if self.align_corners and self.resample not in INTERPOLATION:
+            raise ValueError(
+                f"align_corners = true has no effect with resample = '{self.resample}', which does not interpolate. "
+                "Use bilinear or bicubic, or remove it"
+            )
+        return self
 
 
 def common_grid(options: GridOptions, inputs: Sequence[TokenShape]) -> Grid:
@@ -63,19 +78,25 @@ def grids_of(inputs: Sequence[TokenShape]) -> list[Grid]:
 
 
 def resample(
-    values: Float[Tensor, "images tokens width"], source: Grid, target: Grid, method: Method
+    values: Float[Tensor, "images tokens width"],
+    source: Grid,
+    target: Grid,
+    method: Method,
+    *,
+    align_corners: bool = False,
 ) -> Float[Tensor, "images other width"]:
     """Bring row-major tokens from one grid to another; they come out unchanged if both are the same.
 
-    Places are squares that fill the map, so corners are not aligned. Interpolation does not smooth before it leaves
-    places out: to make a map much smaller, ``area`` looks at all of it.
+    Places are squares that fill the map, unless ``align_corners`` has interpolation begin and end at the centers of the
+    corner places. Interpolation does not smooth before it leaves places out: to make a map much smaller, ``area`` looks
+    at all of it.
     """
     if source == target:
         return values
     maps = rearrange(values, "images (rows cols) width -> images width rows cols", rows=source.rows)
     size = (target.rows, target.cols)
-    if method in ("bilinear", "bicubic"):
-        maps = F.interpolate(maps, size=size, mode=method, align_corners=False)
+    if method in INTERPOLATION:
+        maps = F.interpolate(maps, size=size, mode=method, align_corners=align_corners)
     else:
         maps = F.interpolate(maps, size=size, mode="nearest-exact" if method == "nearest" else "area")
     return rearrange(maps, "images width rows cols -> images (rows cols) width")

@@ -75,7 +75,9 @@ class RoutedFusion(Fusion[RoutedOptions]):
             choice = Choice(weights=unasked.expand(len(parts[0].values), -1))
         weights = self.weigh(choice.weights)
         projected = [
-            project(resample(part.values, grid, self.grid, self.options.resample))
+            project(
+                resample(part.values, grid, self.grid, self.options.resample, align_corners=self.options.align_corners)
+            )
             for project, part, grid in zip(self.project, parts, self.grids, strict=True)
         ]
         values = torch.einsum("be,betd->btd", weights, torch.stack(projected, dim=1))

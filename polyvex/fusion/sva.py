@@ -88,7 +88,9 @@ class SVAFusion(Fusion[SVAOptions]):
         """The window of each query in one encoder's map."""
         m = self.windows[index]
         target = Grid(rows=m * self.grid.rows, cols=m * self.grid.cols)
-        maps = resample(values, self.grids[index], target, self.options.resample)
+        maps = resample(
+            values, self.grids[index], target, self.options.resample, align_corners=self.options.align_corners
+        )
         pattern = "images (rows r cols c) width -> images (rows cols) (r c) width"
         return rearrange(maps, pattern, rows=self.grid.rows, cols=self.grid.cols, r=m, c=m)
 

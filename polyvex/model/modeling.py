@@ -179,8 +179,14 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
         )
         if labels is not None:
             learning = self.training and torch.is_grad_enabled()
-            counted = (self.config.loss or {}).get("balance", "first")
-            aux = auxiliary_losses(routings, valid, counted=counted, together=learning)
+            loss = self.config.loss or {}
+            aux = auxiliary_losses(
+                routings,
+                valid,
+                counted=loss.get("balance", "first"),
+                layers=loss.get("balance_layers", "sum"),
+                together=learning,
+            )
             self._add_losses(result, labels, aux, num_items_in_batch)
         return result
 

@@ -10,6 +10,9 @@ from torch import distributed as dist
 
 from polyvex.moe.routing import Routing
 
+Layers = Literal["sum", "pooled"]
+"""How the load-balancing losses of several layers become one."""
+
 Counted = Literal["first", "all"]
 """Which choices count for the load-balancing loss: each token's first, or all that it asks for."""
 
@@ -73,7 +76,12 @@ BY_LAYER = {"router_z": router_z, "importance": importance, "load": load}
 
 
 def auxiliary_losses(
-    routings: Sequence[Routing], valid: Bool[Tensor, "batch seq"], *, counted: Counted = "first", together: bool = False
+    routings: Sequence[Routing],
+    valid: Bool[Tensor, "batch seq"],
+    *,
+    counted: Counted = "first",
+    layers: Layers = "sum",
+    together: bool = False,
 ) -> dict[str, Tensor]:
     """Each auxiliary loss, summed over the layers as MoE-LLaVA does; padding (``valid`` false) is left out.
 
@@ -82,6 +90,7 @@ def auxiliary_losses(
 
     Args:
         counted: which choices count for the load-balancing loss.
+        layers: how the layers' load-balancing losses are put together.
         together: count them over all processes that train together (arXiv 2501.11873); all of them must come here.
     """
     kept = [routing.masked(valid.reshape(-1)) for routing in routings]
@@ -92,10 +101,25 @@ def auxiliary_losses(
         everywhere = torch.cat(counts)
         dist.all_reduce(everywhere)
         counts = everywhere.split([len(one) for one in counts])
-    balance = [load_balance(routing, shares(one)) for routing, one in zip(kept, counts, strict=True)]
-    found = {"load_balance": torch.stack(balance).sum()}
+    found = {"load_balance": (_pooled if layers == "pooled" else _summed)(kept, counts)}
     for name, loss in BY_LAYER.items():
         found[name] = torch.stack([loss(routing) for routing in kept]).sum()
     if any(routing.kept is not None for routing in kept):
         found["dropped"] = torch.stack([routing.dropped() for routing in kept]).mean()
     return found
+
+
+def _summed(routings: Sequence[Routing], counts: Sequence[Float[Tensor, " E"]]) -> Float[Tensor, ""]:
+    """The sum of the layers' losses: L at perfect balance."""
+    return torch.stack([load_balance(one, shares(each)) for one, each in zip(routings, counts, strict=True)]).sum()
+
+
+def _pooled(routings: Sequence[Routing], counts: Sequence[Float[Tensor, " E"]]) -> Float[Tensor, ""]:
+    """One loss of the tokens of all layers together: 1 at perfect balance.
+
+    K times this is ``load_balancing_loss_func`` of transformers, which adds up the K choices; expert e of one layer
+    then counts as the same expert as expert e of another.
+    """
+    fields = ("expert", "weight", "logits", "probs")
+    whole = Routing(**{name: torch.cat([getattr(one, name) for one in routings]) for name in fields})
+    return load_balance(whole, shares(torch.stack(list(counts)).sum(dim=0)))

@@ -280,4 +280,9 @@ def _of_router(recipe: Recipe, kind: type[Router]) -> list[str]:
             f"[loss]: load = {recipe.loss.load:g} would teach nothing, for '{router.use}' estimates no loads. Take "
             f"noisy_top_k with fewer choices than experts, or load_balance"
         )
+    if recipe.loss.balance_layers == "pooled" and len(set(recipe.moe.counts)) > 1:
+        problems.append(
+            f"[loss]: balance_layers = 'pooled' needs the same number of experts in each layer; num_experts is "
+            f"{recipe.moe.counts}. Use 'sum'"
+        )
     return problems

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from polyvex.moe.losses import Counted
+from polyvex.moe.losses import Counted, Layers
 from polyvex.moe.options import MoEOptions
 from polyvex.options import LocalPath, Options
 
@@ -134,6 +134,11 @@ class LossTable(Options):
         default="first",
         description="Choices that count for load_balance: first counts each token's best expert (MoE-LLaVA, Switch), "
         "all every expert that it asks for (Mixtral, Megatron).",
+    )
+    balance_layers: Layers = Field(
+        default="sum",
+        description="sum adds the load_balance of all layers (MoE-LLaVA); pooled computes it once over the tokens of "
+        "all layers. With balance = all, pooled times the experts per token is the loss of transformers.",
     )
 
 

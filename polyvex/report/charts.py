@@ -67,7 +67,8 @@ def loss_chart(label: str, metrics: Sequence[Mapping[str, float]], *, key: str, 
     """Answer loss over steps; under it the load-balancing loss, where experts were trained.
 
     Args:
-        balanced: the load-balancing loss of a perfect balance, which is the number of MoE layers; 0 if not known.
+        balanced: the load-balancing loss of a perfect balance, which is the number of MoE layers, or 1 if they are
+            pooled; 0 if not known.
     """
     names = [name for name in ("answer_loss", "load_balance") if any(name in line for line in metrics)]
     figure = canvas(width=SMALL, height=0.5 + 1.35 * len(names))

@@ -65,7 +65,7 @@ def run_view(run: RunRecord) -> dict[str, Any]:
         "blind": [one.name for one in run.evaluations if not one.images],
         "shown": shown,
         "examples": choose(shown.answers) if shown else [],
-        "losses": _losses(run.stages),
+        "losses": _losses(run),
         "loads": _loads(run.stages),
         "routing": routing_view(run.routing, run.folder / "routing") if run.routing is not None else None,
         "weights": _weights(run.evaluations),
@@ -136,10 +136,12 @@ def _of_kind(one: EvaluationRecord, kind: str) -> str:
     return f"{one.show(one.by_kind[kind][0])} of {one.by_kind[kind][1]}" if kind in one.by_kind else "–"
 
 
-def _losses(stages: Sequence[StageRecord]) -> list[tuple[str, Markup]]:
-    loads = [stage.evaluation.expert_load for stage in stages if stage.evaluation]
+def _losses(run: RunRecord) -> list[tuple[str, Markup]]:
+    loads = [stage.evaluation.expert_load for stage in run.stages if stage.evaluation]
     balanced = max((len(load) for load in loads), default=0)
-    drawn = [stage for stage in stages if any("answer_loss" in line for line in stage.metrics)]
+    if run.recipe.get("loss", {}).get("balance_layers") == "pooled":
+        balanced = min(balanced, 1)
+    drawn = [stage for stage in run.stages if any("answer_loss" in line for line in stage.metrics)]
     return [
         (stage.label, Markup(loss_chart(stage.label, stage.metrics, key=f"loss{index}", balanced=balanced)))
         for index, stage in enumerate(drawn)

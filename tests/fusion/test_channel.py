@@ -72,3 +72,40 @@ def test_grids_that_differ_are_refused_with_a_way_out() -> None:
 def test_a_width_without_effect_is_refused() -> None:
     with pytest.raises(ValueError, match="hidden = 3 has no effect with depth = 1"):
         fuse([ROW], depth=1, hidden=3)
+
+
+def test_a_split_first_layer_is_deepseek_vls() -> None:
+    """Its projector maps each map to half of the width, joins them, and goes on with GELU and a linear layer."""
+    shapes = [TokenShape(tokens=2, dim=width, grid=Grid(rows=1, cols=2)) for width in (3, 5)]
+    fusion = fuse(shapes, dim=6, split=True)
+    high, low = torch.randn(4, 2, 3), torch.randn(4, 2, 5)
+    (w0, b0), (w1, b1) = ((layer.weight, layer.bias) for layer in fusion.first)  # type: ignore[union-attr]
+    assert w0.shape == (3, 3)
+    assert w1.shape == (3, 5)
+    joined = torch.cat([high @ w0.T + b0, low @ w1.T + b1], dim=-1)
+    last: Any = fusion.project[-1]
+    expected = torch.nn.functional.gelu(joined) @ last.weight.T + last.bias
+    parts = [VisualTokens.on_grid(values, shape.grid) for values, shape in zip((high, low), shapes, strict=True)]
+    assert torch.allclose(fusion(parts).values, expected, atol=1e-6)
+    assert sum(weight.numel() for weight in fusion.parameters()) == 3 * 3 + 3 + 5 * 3 + 3 + 6 * 6 + 6
+
+
+def test_a_split_first_layer_of_one_encoder_is_the_whole_layer() -> None:
+    split, whole = fuse([WIDE], split=True), fuse([WIDE])
+    split.first[0].load_state_dict(whole.project[0].state_dict())  # type: ignore[index]
+    split.project[-1].load_state_dict(whole.project[-1].state_dict())
+    part = [tokens(WIDE, 1, 2, 3, 4)]
+    assert torch.equal(split(part).values, whole(part).values)
+
+
+def test_a_split_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="split = true needs a second layer"):
+        fuse([ROW, ROW], depth=1, split=True)
+    with pytest.raises(ValueError, match=r"2 does not divide 3\. Set hidden to a multiple of 2"):
+        fuse([ROW, ROW], dim=3, split=True)
+
+
+def test_corners_are_aligned_as_in_eagle() -> None:
+    # Of four columns at 0, 1, 2, 3, two with their corners aligned are the first and the last.
+    fusion = identity(fuse([ROW, WIDE], grid=[1, 2], align_corners=True, depth=1))
+    assert fusion([tokens(ROW, 1, 2), tokens(WIDE, 10, 20, 30, 40)]).values.tolist() == [[[1, 10], [2, 40]]]

@@ -6,8 +6,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from polyvex.fusion import register_fusions
 from polyvex.fusion.resample import GridOptions, Method, common_grid, resample
-from polyvex.tokens import Grid, TokenShape
+from polyvex.tokens import Grid, TokenShape, VisualTokens
 
 TWO_BY_TWO = torch.tensor([[0.0], [1.0], [2.0], [3.0]])[None]  # rows are 0 1 and 2 3
 
@@ -83,3 +84,49 @@ def test_bicubic_goes_beyond_its_places_as_torchs_does() -> None:
     assert wider.max() > 1.01
     expected = torch.nn.functional.interpolate(step.mT[..., None, :], size=(1, 8), mode="bicubic").flatten()
     assert torch.equal(wider, expected)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(2, 5), (7, 3), (4, 4)])
+def test_aligned_corners_by_the_formula(rows: int, cols: int) -> None:
+    """Place i of n reads the line at i · (m - 1) / (n - 1) of m places, along each axis."""
+    source = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+
+    def line(size: int, to: int) -> torch.Tensor:
+        weight = torch.zeros(to, size)
+        for place in range(to):
+            at = place * (size - 1) / (to - 1)
+            low = min(int(at), size - 2)
+            weight[place, low], weight[place, low + 1] = 1 - (at - low), at - low
+        return weight
+
+    expected = line(3, rows) @ source @ line(4, cols).T
+    found = resample(
+        source.reshape(1, 12, 1), Grid(rows=3, cols=4), Grid(rows=rows, cols=cols), "bilinear", align_corners=True
+    )
+    assert torch.allclose(found.reshape(rows, cols), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["area", "nearest"])
+def test_aligned_corners_need_interpolation(method: Method) -> None:
+    with pytest.raises(ValidationError, match="align_corners = true has no effect"):
+        GridOptions(resample=method, align_corners=True)
+
+
+@pytest.mark.parametrize("use", ["channel", "gated", "interleave", "sva", "routed"])
+def test_every_fusion_on_a_grid_aligns_corners(use: str) -> None:
+    kind: Any = register_fusions()[use]
+    inputs = [
+        TokenShape(tokens=9, dim=4, grid=Grid(rows=3, cols=3)),
+        TokenShape(tokens=6, dim=4, grid=Grid(rows=2, cols=3)),
+    ]
+    parts = [VisualTokens.on_grid(torch.randn(2, one.tokens, 4), one.grid) for one in inputs]
+    found = []
+    for aligned in (False, True):
+        torch.manual_seed(0)
+        options = kind.Options.model_validate({**kind.Options.example().model_dump(), "grid": [4, 4]})
+        fusion = kind(options.model_copy(update={"align_corners": aligned}), inputs=inputs, dim=8).eval()
+        with torch.no_grad():
+            for weight in fusion.parameters():
+                torch.nn.init.normal_(weight, std=0.3)
+            found.append(fusion(parts).values)
+    assert not torch.allclose(*found)

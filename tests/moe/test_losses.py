@@ -133,6 +133,25 @@ def test_all_choices_are_transformers_but_for_their_number(k: int, routing_of: M
     assert k * ours.item() == pytest.approx(float(theirs), rel=1e-5)
 
 
+@pytest.mark.parametrize("k", [1, 2])
+def test_pooled_layers_are_transformers_but_for_the_number_of_choices(k: int, routing_of: Make) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layers = [torch.randn(12, 4, generator=generator) * scale for scale in (1, 2, 3)]
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]])
+    routings = [routing_of(logits.softmax(-1).tolist(), k=k) for logits in layers]
+    ours = auxiliary_losses(routings, mask.bool(), counted="all", layers="pooled")["load_balance"]
+    theirs = load_balancing_loss_func(tuple(layers), num_experts=4, top_k=k, attention_mask=mask)
+    assert k * ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+def test_pooled_layers_by_hand(routing_of: Make) -> None:
+    # One layer goes to expert 0 and one to expert 1, both surely: each alone has the loss 2, together they balance.
+    routings = [routing_of([[1.0, 0.0]]), routing_of([[0.0, 1.0]])]
+    valid = torch.ones(1, 1, dtype=torch.bool)
+    assert auxiliary_losses(routings, valid)["load_balance"].item() == 4
+    assert auxiliary_losses(routings, valid, layers="pooled")["load_balance"].item() == 1
+
+
 def test_squared_variation_by_hand() -> None:
     # Mean 2, deviations -1, 0, 1: variance 2/3, over 4.
     assert squared_variation(torch.tensor([1.0, 2.0, 3.0])).item() == pytest.approx(1 / 6)

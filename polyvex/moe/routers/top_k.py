@@ -3,7 +3,7 @@
 from typing import Literal, Self
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -25,7 +25,20 @@ class TopKOptions(CapacityOptions):
         default=True,
         description="Scale the kept weights to sum to one (DeepSpeed's top-2, Mixtral); false keeps raw probabilities.",
     )
+    second_choice_noise: Literal["none", "gumbel"] = Field(
+        default="none",
+        description="gumbel adds Gumbel noise to the logits before the second choice while training, so that it is "
+        "sampled by probability (DeepSpeed's top-2 gate, GShard's random second choice). For k = 2.",
+    )
     init_std: float = Field(default=0.02, gt=0, description="Standard deviation of the router's first weights.")
+
+    @model_validator(mode="after")
+    def _noise_of_a_second_choice(self) -> Self:
+        if self.second_choice_noise != "none" and self.k != 2:
+            raise ValueError(
+                f"second_choice_noise = '{self.second_choice_noise}' needs k = 2, and k is {self.k}. Remove one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _after_sums_to_one(self) -> Self:
@@ -35,7 +48,7 @@ class TopKOptions(CapacityOptions):
 
 
 class TopKRouter(Router[TopKOptions]):
-    """Softmax over all experts in float32, keep the k largest; ties go to the lower index. No noise.
+    """Softmax over all experts in float32, keep the k largest; ties go to the lower index.
 
     The form of MoE-LLaVA (arXiv 2401.15947, eq. 5–6); ``renormalize`` is what its code (DeepSpeed 0.9.5, top-2)
     and Mixtral do, the printed equation keeps raw probabilities. ``softmax = "after"`` is how Shazeer and Mixtral's
@@ -89,6 +102,9 @@ class TopKRouter(Router[TopKOptions]):
         probs = logits.softmax(dim=-1)
         options, kept = self.options, None
         weight, expert = best_first(probs, options.k)
+        if options.second_choice_noise == "gumbel" and self.training:
+            expert = _sampled_second(logits, expert)
+            weight = probs.gather(1, expert)
         if options.softmax == "after":
             weight = logits.gather(1, expert).softmax(dim=-1)
         if (limit := Limit.of(options, training=self.training)) is not None:
@@ -97,6 +113,14 @@ class TopKRouter(Router[TopKOptions]):
             share = weight if kept is None else weight * kept
             weight = share / share.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
         return Routing(expert=expert, weight=weight, logits=logits, probs=probs, kept=kept)
+
+
+def _sampled_second(logits: Float[Tensor, "T E"], expert: Int[Tensor, "T 2"]) -> Int[Tensor, "T 2"]:
+    """The first choice, and a second one drawn by the softmax of the other logits: the largest of noisy logits."""
+    noise = -torch.empty_like(logits).exponential_().log()
+    first = expert[:, :1]
+    second = (logits.detach() + noise).scatter(1, first, -torch.inf).argmax(dim=1, keepdim=True)
+    return torch.cat([first, second], dim=1)
 
 
 class SwitchOptions(CapacityOptions):

@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
 
 from polyvex.moe import TopKRouter
+from polyvex.moe.losses import load_balance
 from polyvex.moe.routers import SwitchOptions, SwitchRouter, TopKOptions
 
 
@@ -170,3 +172,45 @@ def test_switch_is_shaken_while_it_trains_only(tokens: Tensor) -> None:
     # Each product of the sum is off by a tenth at most.
     most = 0.1 * tokens.abs() @ one.weight.abs().T
     assert ((logits - plain).abs() <= most + 1e-5).all()
+
+
+def deepspeeds_gate(logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The choices, weights and loss of DeepSpeed's ``top2gating`` without a capacity, with the noise that it draws."""
+    gates = logits.softmax(dim=1)
+    first = gates.argmax(dim=1)
+    second = torch.where(torch.arange(logits.shape[1]) == first[:, None], -torch.inf, logits + noise).argmax(dim=1)
+    expert = torch.stack([first, second], dim=1)
+    both = gates.gather(1, expert)
+    loss = sum(gates[:, e].mean() * (first == e).float().mean() for e in range(logits.shape[1])) * logits.shape[1]
+    return expert, both / both.sum(dim=1, keepdim=True), torch.as_tensor(loss)
+
+
+def test_a_noisy_second_choice_is_deepspeeds() -> None:
+    one, tokens = router(second_choice_noise="gumbel").train(), torch.randn(200, 8)
+    torch.manual_seed(7)
+    routing = one(tokens)
+    torch.manual_seed(7)
+    noise = -torch.empty(200, 4).exponential_().log()
+    expert, weight, loss = deepspeeds_gate(tokens @ one.weight.T, noise)
+    assert torch.equal(routing.expert, expert)
+    assert torch.allclose(routing.weight, weight)
+    assert torch.allclose(load_balance(routing), loss)
+    assert not torch.equal(expert, router()(tokens).expert)
+    assert torch.equal(one.eval()(tokens).expert, router()(tokens).expert)
+
+
+def test_a_noisy_second_choice_is_drawn_by_probability() -> None:
+    # Without expert 0, which is first, the others have 4/7, 2/7 and 1/7.
+    one = router(dim=1, second_choice_noise="gumbel").train()
+    with torch.no_grad():
+        one.weight.copy_(torch.tensor([[8.0], [4.0], [2.0], [1.0]]).log())
+    chosen = one(torch.ones(20_000, 1)).expert
+    assert (chosen[:, 0] == 0).all()
+    shares = torch.bincount(chosen[:, 1], minlength=4) / 20_000
+    assert shares.tolist() == pytest.approx([0, 4 / 7, 2 / 7, 1 / 7], abs=0.015)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_noisy_second_choice_needs_two(k: int) -> None:
+    with pytest.raises(ValidationError, match="needs k = 2"):
+        TopKOptions(k=k, second_choice_noise="gumbel")
