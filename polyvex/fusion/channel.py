@@ -40,10 +40,10 @@ class ChannelFusion(Fusion[ChannelOptions]):
     def __init__(self, options: ChannelOptions, *, inputs: Sequence[TokenShape], dim: int):
         super().__init__(options, inputs=inputs, dim=dim)
         self.grids, self.grid = grids_of(inputs), common_grid(options, inputs)
-        inner = options.hidden or dim
-        share = inner // len(inputs)
-        # Split, each encoder has its own part of the first layer, and `project` begins after it.
-        self.first = nn.ModuleList(nn.Linear(shape.dim, share) for shape in inputs) if options.split else None
+        self.first: nn.ModuleList | None = None
+        if options.split:  # each encoder has its own part of the first layer, and `project` begins after it
+            shares = _shares(options.hidden or dim, len(inputs))
+            self.first = nn.ModuleList(nn.Linear(shape.dim, n) for shape, n in zip(inputs, shares, strict=True))
         whole = projection(options, sum(shape.dim for shape in inputs), dim)
         self.project = whole[1:] if options.split else whole
 
@@ -51,7 +51,8 @@ class ChannelFusion(Fusion[ChannelOptions]):
     def describe(cls, options: ChannelOptions, *, inputs: Sequence[TokenShape], dim: int) -> list[TokenShape]:
         """One run on the common grid."""
         check_hidden(options)
-        _check_split(options, len(inputs), dim)
+        if options.split and options.depth == 1:
+            raise ValueError("split = true needs a second layer; raise depth to 2 or more, or remove split")
         grid = common_grid(options, inputs)
         return [TokenShape(tokens=grid.tokens, dim=dim, grid=grid)]
 
@@ -66,17 +67,6 @@ class ChannelFusion(Fusion[ChannelOptions]):
         return VisualTokens(values=self.project(torch.cat(maps, dim=-1)), layout=self.layout)
 
 
-def _check_split(options: ChannelOptions, encoders: int, dim: int) -> None:
-    """Make sure that a split first layer is followed by another, and has equal shares.
-
-    Raises:
-        ValueError: says the numbers and a way out.
-    """
-    inner = options.hidden or dim
-    if options.split and options.depth == 1:
-        raise ValueError("split = true needs a second layer; raise depth to 2 or more, or remove split")
-    if options.split and inner % encoders:
-        raise ValueError(
-            f"split = true divides the inner width among the encoders, but {encoders} does not divide {inner}. Set "
-            f"hidden to a multiple of {encoders}"
-        )
+def _shares(inner: int, encoders: int) -> list[int]:
+    """Equal shares of the inner width; where they cannot be, the first encoders have one more."""
+    return [inner // encoders + (index < inner % encoders) for index in range(encoders)]

@@ -101,8 +101,11 @@ def test_a_split_first_layer_of_one_encoder_is_the_whole_layer() -> None:
 def test_a_split_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="split = true needs a second layer"):
         fuse([ROW, ROW], depth=1, split=True)
-    with pytest.raises(ValueError, match=r"2 does not divide 3\. Set hidden to a multiple of 2"):
-        fuse([ROW, ROW], dim=3, split=True)
+
+
+def test_shares_that_cannot_be_equal_add_up() -> None:
+    fusion = fuse([ROW, ROW], dim=3, split=True)
+    assert [layer.out_features for layer in fusion.first] == [2, 1]  # type: ignore[union-attr]
 
 
 def test_corners_are_aligned_as_in_eagle() -> None:

@@ -20,7 +20,7 @@ def header(path: Path) -> dict[str, str]:
             return said
         text = line[1:].strip()
         first, colon, rest = text.partition(":")
-        if colon and first in ("Source", "Cost", "Checked"):
+        if colon and first in ("Source", "Differs", "Cost", "Checked"):
             word, text = first, rest.strip()
         said[word] = f"{said.get(word, '')} {text}".strip()
     raise AssertionError(f"{path} is all comment")

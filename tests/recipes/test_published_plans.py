@@ -6,7 +6,7 @@ import pytest
 
 from polyvex.hooks.manager import Registries
 from polyvex.plan import Plan, make_plan
-from polyvex.recipe import read_recipe
+from polyvex.recipe import Recipe, read_recipe
 
 from .published import PUBLISHED, RECIPES, cost, header
 
@@ -81,3 +81,36 @@ def test_the_docs_table_has_plans_numbers(plan: Plan) -> None:
     tokens, positions = (cell.strip() for cell in row.split("|")[-3:-1])
     assert tokens.endswith(f"{plan.visual_tokens:,}")
     assert positions.removeprefix("up to ").removesuffix(", by row") == f"{plan.visual_positions:,}"
+
+
+DIFFERENCES = {
+    "cambrian-sva": [
+        "third layer",
+        "position vectors inside windows",
+        "global context",
+        "projector of two",
+        "each row",
+    ],
+    "eagle-channel": ["trains all encoders", "neck of one convolution", "align_corners", "pixel unshuffle"],
+    "deepseek-vl-hybrid": ["two convolutions", "first global block", "split first layer"],
+    "moe-llava-phi2": ["noise of the second choice in evaluation", "padding"],
+    "llava-1.5": ["pads them to a square", "no system prompt"],
+}
+
+
+def test_headers_list_what_differs_from_the_papers_code(path: Path) -> None:
+    differs = header(path)["Differs"]
+    assert all(one in differs for one in DIFFERENCES.get(path.stem, []))
+    assert len(differs) > 60
+
+
+def test_options_that_make_a_recipe_exact_are_set(registries: Registries) -> None:
+    def recipe(name: str) -> Recipe:
+        return read_recipe(RECIPES / f"{name}.toml", registries=registries)
+
+    assert recipe("cambrian-sva").fusion.window == [1, 1, 1, 4]
+    assert recipe("deepseek-vl-hybrid").fusion.split
+    for name in ("phi2", "qwen", "stablelm"):
+        moe = recipe(f"moe-llava-{name}").moe
+        assert moe is not None
+        assert moe.router.second_choice_noise == "gumbel"
