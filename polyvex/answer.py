@@ -79,7 +79,8 @@ def load(run: str | Path, *, registries: Registries | None = None) -> Assistant:
     """Load a finished run.
 
     Raises:
-        RunError: if there is no run at ``run``, it is not finished, or it asks to run code (``remote-code``).
+        RunError: if there is no run at ``run``, it is not finished, its files changed since (``changed-files``), or it
+            asks to run code (``remote-code``).
         PluginError: if a plugin that it needs is not installed.
     """
     from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
@@ -89,6 +90,7 @@ def load(run: str | Path, *, registries: Registries | None = None) -> Assistant:
     directory = open_run(run)
     if not directory.finished:
         raise RunError(f"{run} is not finished. Go on with: polyvex train RECIPE --out {run}")
+    directory.check_finished()
     registries = registries or load_registries()
     with loading(directory.path):
         model = PolyvexForConditionalGeneration.from_pretrained(directory.path, registries=registries)

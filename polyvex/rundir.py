@@ -4,7 +4,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ import tomlkit
 from filelock import FileLock, Timeout
 
 from polyvex.errors import RunError
+from polyvex.manifest import Manifest, read_manifest
+from polyvex.processes import processes
 from polyvex.recipe.differences import differences
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.records.files import read_toml
@@ -21,6 +23,9 @@ from polyvex.storage import PART, below, check_readable, flush, remove_stale_par
 
 BUSY = ".busy"
 """File that the process which trains in a run holds."""
+
+FINISHED = "finished.json"
+"""File of a run with the checksums of the finished model and its processor; it is written last."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,29 @@ class RunDirectory:
     @property
     def finished(self) -> bool:
         """Whether the finished model is here."""
-        return (self.path / "finished.json").exists()
+        return (self.path / FINISHED).exists()
 
-    def finish(self) -> None:
-        """Mark the run as finished, once its model is written whole."""
-        write_text(self.path / "finished.json", "{}\n")
+    def finish(self, files: Manifest | None = None) -> None:
+        """Mark the run as finished, once its model is written whole; ``files`` are those that transformers loads."""
+        write_text(self.path / FINISHED, (files or Manifest(files={})).model_dump_json(indent=2) + "\n")
+
+    def check_finished(self) -> None:
+        """Compare the files of the finished model and its processor with their checksums.
+
+        A run that an earlier version of polyvex finished has no checksums, and passes.
+
+        Raises:
+            RunError: with the code ``changed-files``, if a file is missing or differs.
+        """
+        path = self.path / FINISHED
+        record = read_json(path)
+        if record and (faults := read_manifest(record, path).faults(self.path)):
+            raise changed_files(
+                self.path,
+                faults,
+                f"delete {path} and run the command that trained it again: it writes the model anew from the last "
+                f"stage, without training",
+            )
 
     def stage(self, index: int, stage: Stage) -> "StageDirectory":
         """The folder of a stage."""
@@ -90,7 +113,7 @@ class RunDirectory:
             RunError: if another process is at it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        if _rank():  # the first of several processes that train together holds it for all
+        if not processes().first:  # the first of several processes that train together holds it for all
             yield
             return
         hold = FileLock(self.path / BUSY)
@@ -132,14 +155,40 @@ class StageDirectory:
         """The model after the stage, without encoders."""
         return self.path / "model"
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
     def done(self) -> dict[str, Any] | None:
-        """What was written when the stage ended; None before."""
+        """What was written when the stage ended; None before.
+
+        Raises:
+            RunError: with the code ``damaged-record``, if the file is not JSON.
+        """
         path = self.path / "done.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     def finish(self, record: Mapping[str, Any]) -> None:
         """Mark the stage as done."""
         write_text(self.path / "done.json", json.dumps(record, indent=2))
+
+    def check_model(self) -> None:
+        """Compare the files of the stage's model with the checksums that were written when the stage ended.
+
+        A stage that an earlier version of polyvex stored has no checksums, and passes.
+
+        Raises:
+            RunError: with the code ``changed-files``, if a file is missing or differs.
+        """
+        kept = (self.done() or {}).get("files")
+        if kept is not None and (faults := read_manifest(kept, self.path / "done.json").faults(self.model)):
+            raise changed_files(
+                self.model,
+                faults,
+                f"delete {self.path} and the folders of all later stages, and run the command again: it trains from "
+                f"the stage before",
+            )
 
 
 def open_run(path: str | Path) -> RunDirectory:
@@ -161,13 +210,16 @@ def dump_recipe(recipe: Recipe) -> str:
     return tomlkit.dumps(recipe.dump())
 
 
-def store_whole(folder: Path, save: Callable[[Path], object], *, last: str, needed: int = 0) -> None:
+def store_whole(folder: Path, save: Callable[[Path], object], *, last: str, needed: int = 0) -> Manifest:
     """Let ``save`` write files into a folder of its own, then move them here, the one named ``last`` at the end.
 
     So a reader never finds half a file, and finds ``last`` only when all are there.
 
     Args:
         needed: bytes that ``save`` writes.
+
+    Returns:
+        The files with their checksums.
 
     Raises:
         StorageError: with the code ``disk-full``; the files that were here stay.
@@ -180,10 +232,37 @@ def store_whole(folder: Path, save: Callable[[Path], object], *, last: str, need
             save(part)
             share(part)
             flush(part)
+            files = Manifest.of(part)
             for path in sorted(part.iterdir(), key=lambda path: path.name == last):
                 os.replace(path, folder / path.name)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+    return files
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A record that polyvex wrote, as plain data.
+
+    Raises:
+        RunError: with the code ``damaged-record``, if the file is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}. Restore the file", code="damaged-record") from None
+    if not isinstance(value, dict):
+        raise RunError(
+            f"{path} holds {type(value).__name__}, expected an object. Restore the file", code="damaged-record"
+        )
+    return value
+
+
+def changed_files(folder: Path, faults: Sequence[str], remedy: str) -> RunError:
+    """The error for stored files that are not as they were written."""
+    shown = "".join(f"\n  - {fault}" for fault in faults)
+    return RunError(
+        f"{folder}: files changed since they were stored:{shown}\nRestore them, or {remedy}", code="changed-files"
+    )
 
 
 def refuse_another(there: Mapping[str, Any], here: Mapping[str, Any], *, what: str) -> None:
@@ -199,7 +278,7 @@ def refuse_another(there: Mapping[str, Any], here: Mapping[str, Any], *, what: s
 
 def _left_over(name: str) -> bool:
     """Whether a file says nothing of what a directory is: a hold, or what a process that was killed left half done."""
-    return name == BUSY or name.endswith((".part", ".store"))
+    return name == BUSY or name.endswith(PART)
 
 
 def _content(recipe: Mapping[str, Any], options: Recipe) -> dict[str, Any]:
@@ -212,8 +291,3 @@ def _content(recipe: Mapping[str, Any], options: Recipe) -> dict[str, Any]:
         for key in of.path_options():
             (table or {}).pop(key, None)
     return kept
-
-
-def _rank() -> int:
-    """Number of this process among those that train together."""
-    return int(os.environ.get("RANK", "0"))

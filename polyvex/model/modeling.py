@@ -75,6 +75,7 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
             self.lm = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
         # One object, or transformers would read an attention implementation here that the model does not use.
         config.text_config = self.lm.config
+        config.text_config.dtype = self.lm.dtype  # as loading sets it, so that a stored model is the same file again
         # The components are small next to the language model and may keep buffers or plain tensors that a meta
         # device would lose, so they are made for real even where transformers asks for empty ones.
         with torch.device("cpu"):

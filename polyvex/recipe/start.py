@@ -7,6 +7,7 @@ from typing import Any
 
 from polyvex.errors import RecipeError, RunError
 from polyvex.hooks.registry import unknown
+from polyvex.manifest import Manifest, read_manifest
 from polyvex.recipe.schema import Recipe, StartTable
 from polyvex.records.files import read_toml
 from polyvex.storage import below, check_readable
@@ -20,7 +21,8 @@ class Start:
     """A finished stage of another run.
 
     ``model`` is the folder of its weights, ``recipe`` the resolved recipe of that run as plain data, and ``config``
-    what the model's ``config.json`` holds.
+    what the model's ``config.json`` holds. ``files`` are the checksums of the model, None in a run of an earlier
+    version of polyvex.
     """
 
     run: Path
@@ -28,6 +30,11 @@ class Start:
     model: Path
     recipe: dict[str, Any]
     config: dict[str, Any]
+    files: Manifest | None = None
+
+    def faults(self) -> list[str]:
+        """One sentence for each file of the model that is not as it was stored; reads all of them."""
+        return [] if self.files is None else self.files.faults(self.model)
 
     @property
     def sparse(self) -> bool:
@@ -126,7 +133,20 @@ def open_start(table: StartTable) -> Start:
     if name not in done:
         raise _problem(f"stage {name} of {run} is not finished; {', '.join(done)} can be had. {_finish(run)}")
     model = _model(run, names.index(name), name, last=name == names[-1])
-    return Start(run=run, stage=name, model=model, recipe=recipe, config=_json(model / "config.json"))
+    files = _files(run if model == run else _folder(run, names.index(name), name))
+    return Start(run=run, stage=name, model=model, recipe=recipe, config=_json(model / "config.json"), files=files)
+
+
+def _files(folder: Path) -> Manifest | None:
+    """Checksums of a stage's model, or of a finished run's."""
+    stored = folder / "done.json"
+    path = stored if stored.exists() else folder / "finished.json"
+    record = _json(path)
+    kept = record.get("files") if path == stored else record
+    try:
+        return read_manifest(kept, path) if kept else None
+    except RunError as error:
+        raise _problem(str(error)) from None
 
 
 def _recipe(run: Path) -> dict[str, Any]:

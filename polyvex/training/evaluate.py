@@ -1,8 +1,10 @@
 """Evaluate inside a run: answers, figures, expert loads and weights of encoders go into its ``evaluation`` folder."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from polyvex.cache.reader import ImageReader
 from polyvex.data.base import Sample
@@ -11,8 +13,9 @@ from polyvex.evaluation.intervals import figure
 from polyvex.evaluation.partial import PartialAnswers
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
+from polyvex.processes import processes
 from polyvex.recipe.schema import Recipe
-from polyvex.rundir import RunDirectory
+from polyvex.rundir import FINISHED, RunDirectory, read_json
 from polyvex.storage import write_text
 from polyvex.training.lock import hash_data
 from polyvex.training.opened import open_split
@@ -37,6 +40,7 @@ def evaluate_split(
         session.data.test,
         session.reader,
         name=name,
+        weights=read_json(session.run.path / "stages" / name / "done.json")["hashes_after"],
         images=images,
         skipped=session.data.skipped_test,
         progress=session.progress,
@@ -82,6 +86,7 @@ def evaluate_run(
         opened.samples,
         opened.reader,
         name=f"{opened.split}-{opened.asked}",
+        weights=read_json(opened.run.path / FINISHED),
         images=True,
         skipped=opened.asked - len(opened.samples),
         progress=progress,
@@ -98,13 +103,15 @@ def _evaluate(
     reader: ImageReader,
     *,
     name: str,
+    weights: dict[str, Any],
     images: bool,
     skipped: int,
     progress: bool,
 ) -> Evaluation:
     metric = recipe.evaluation.metric
-    path = run.evaluation(name)
-    partial = PartialAnswers(path.with_suffix(".part.jsonl"), data=hash_data(samples, reader.cache))
+    decisive = [hash_data(samples, reader.cache), weights, recipe.evaluation.model_dump(mode="json"), images]
+    identity = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+    partial = PartialAnswers(_partial(run, name), data=identity, writes=processes().first)
     result = evaluate(
         model,
         processor,
@@ -127,10 +134,30 @@ def _evaluate(
         "encoder_weights": encoder_weights(model, processor, some, reader) if images else {},
     }
     result = dataclasses.replace(result, extra={**result.extra, **shares})
+    if partial.writes:
+        _store(run, result)
+        partial.done()
+    return result
+
+
+def has_evaluation(run: RunDirectory, name: str) -> bool:
+    """Whether an evaluation is stored; what a kill left of it on the way there is deleted."""
+    stored = run.evaluation(name).exists()
+    if stored and processes().first:
+        _partial(run, name).unlink(missing_ok=True)
+    return stored
+
+
+def _store(run: RunDirectory, result: Evaluation) -> None:
+    """Store an evaluation. It counts once its summary is there, which is never that of other answers."""
+    path = run.evaluation(result.name)
+    path.unlink(missing_ok=True)
     write_text(path.with_suffix(".jsonl"), result.lines())
     write_text(path, json.dumps(result.summary(), indent=2))
-    partial.done()
-    return result
+
+
+def _partial(run: RunDirectory, name: str) -> Path:
+    return run.evaluation(name).with_suffix(".part.jsonl")
 
 
 def describe(result: Evaluation) -> str:

@@ -12,6 +12,7 @@ from polyvex.cache.place import digest_of
 from polyvex.data.base import Sample
 from polyvex.encoders.base import WeightsPlace
 from polyvex.hooks.manager import Registries
+from polyvex.processes import Processes
 from polyvex.recipe.differences import differences
 from polyvex.recipe.schema import Recipe
 from polyvex.recipe.start import Start
@@ -20,11 +21,19 @@ from polyvex.training.prepare import Prepared
 LIBRARIES = ("polyvex", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "pillow")
 
 
-def make_lock(recipe: Recipe, registries: Registries, data: Prepared, *, start: Start | None = None) -> dict[str, Any]:
+def make_lock(
+    recipe: Recipe,
+    registries: Registries,
+    data: Prepared,
+    *,
+    start: Start | None = None,
+    processes: Processes | None = None,
+) -> dict[str, Any]:
     """Everything outside the recipe that decides a run's result.
 
     Args:
         start: the weights that the run begins with, if they come from another run and still matter.
+        processes: those that train together; one if not given.
     """
     cache = data.cache
     # A start brings the fusion's weights too, so that its file is not read.
@@ -34,6 +43,7 @@ def make_lock(recipe: Recipe, registries: Registries, data: Prepared, *, start: 
         "seed": recipe.seed,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "replicas": (processes or Processes()).replicas,
         "libraries": {name: version(name) for name in LIBRARIES},
         "plugins": {
             status.plugin.name: f"{status.plugin.distribution} {status.plugin.version}"

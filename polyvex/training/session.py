@@ -11,19 +11,24 @@ from polyvex.cache.reader import ImageReader, TokenCounter
 from polyvex.data.lengths import check_lengths
 from polyvex.errors import DataError, RunError
 from polyvex.hooks.manager import Registries
+from polyvex.manifest import Manifest, read_manifest
 from polyvex.model import PolyvexProcessor
 from polyvex.model.stored import loading
+from polyvex.processes import Processes
 from polyvex.recipe.differences import differences
 from polyvex.recipe.prompt import DATED, prompt_form
 from polyvex.recipe.samples import image_limits, image_notes, image_problems, read_split, training_texts
 from polyvex.recipe.schema import Recipe
 from polyvex.recipe.start import Start
-from polyvex.rundir import RunDirectory, store_whole
+from polyvex.rundir import RunDirectory, changed_files, read_json, store_whole
 from polyvex.storage import write_text
 from polyvex.training.lock import make_lock
 from polyvex.training.prepare import Prepared, prepare
 
 Say = Callable[[str], None]
+
+PROCESSOR = "processor_files"
+"""Key of the lock with the checksums of the processor's files."""
 
 VERSIONS = ("python", "libraries", "plugins")
 """Parts of the lock that may change while a run is interrupted, but not without a word."""
@@ -31,7 +36,10 @@ VERSIONS = ("python", "libraries", "plugins")
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A recipe with its registries, run directory, data and processor, and how to talk to people."""
+    """A recipe with its registries, run directory, data and processor, and how to talk to people.
+
+    Of the processes that train together, only the first writes files of the run.
+    """
 
     recipe: Recipe
     registries: Registries
@@ -39,6 +47,7 @@ class Session:
     data: Prepared
     reader: ImageReader
     processor: PolyvexProcessor
+    processes: Processes
     say: Say
     progress: bool
 
@@ -50,6 +59,7 @@ def open_session(
     *,
     start: Start | None,
     cache: str | Path | None,
+    processes: Processes,
     say: Say,
     progress: bool,
 ) -> Session:
@@ -63,11 +73,12 @@ def open_session(
     Raises:
         DataError: if a sample does not fit the context, too many images cannot be read, or no training sample has an
             image although a stage trains with images.
-        RunError: if weights or data are not those that the run began with.
+        RunError: if weights, data, or files of the processor are not those that the run began with.
     """
     _check_images(recipe, registries, say)
     begun = run.lock.exists()  # it is written after the processor, and whole
     if begun:
+        _check_processor(run)
         with loading(run.path):
             processor = PolyvexProcessor.from_pretrained(run.path, registries=registries)
     else:
@@ -79,11 +90,15 @@ def open_session(
     say(str(data.report))
     if data.skipped_train or data.skipped_test:
         say(f"LEFT OUT: {data.skipped_train} training and {data.skipped_test} test samples with unreadable images")
-    run.begin(recipe)
-    if not begun:
-        store_whole(run.path, processor.save_pretrained, last="processor_config.json")
-    lock = {**make_lock(recipe, registries, data, start=start), "prompt": _prompt(recipe, processor)}
-    _check_lock(run, lock, say)
+    lock = make_lock(recipe, registries, data, start=start, processes=processes)
+    lock["prompt"] = _prompt(recipe, processor)
+    if processes.first:
+        run.begin(recipe)
+    if begun:
+        _check_lock(run, lock, say, training=_trains(recipe, run))
+    elif processes.first:
+        files = store_whole(run.path, processor.save_pretrained, last="processor_config.json")
+        write_text(run.lock, json.dumps({**lock, PROCESSOR: files.model_dump()}, indent=2))
     return Session(
         recipe=recipe,
         registries=registries,
@@ -91,6 +106,7 @@ def open_session(
         data=data,
         reader=ImageReader.of(data.cache, processor),
         processor=processor,
+        processes=processes,
         say=say,
         progress=progress,
     )
@@ -128,11 +144,25 @@ def _check_lengths(recipe: Recipe, registries: Registries, processor: PolyvexPro
         check_lengths(asked, prompts, context=context, answer=recipe.evaluation.max_new_tokens, count=count)
 
 
-def _check_lock(run: RunDirectory, lock: dict[str, Any], say: Say) -> None:
-    if not run.lock.exists():
-        write_text(run.lock, json.dumps(lock, indent=2))
-        return
-    before = json.loads(run.lock.read_text(encoding="utf-8"))
+def processor_files(run: RunDirectory) -> Manifest | None:
+    """Checksums of the processor's files; None in a run that an earlier version of polyvex began."""
+    files = read_json(run.lock).get(PROCESSOR)
+    return None if files is None else read_manifest(files, run.lock)
+
+
+def _check_processor(run: RunDirectory) -> None:
+    files = processor_files(run)
+    if files is not None and (faults := files.faults(run.path)):
+        raise changed_files(run.path, faults, "choose another --out")
+
+
+def _trains(recipe: Recipe, run: RunDirectory) -> bool:
+    """Whether a stage is left to train."""
+    return any(run.stage(index, stage).done() is None for index, stage in enumerate(recipe.stages))
+
+
+def _check_lock(run: RunDirectory, lock: dict[str, Any], say: Say, *, training: bool) -> None:
+    before = read_json(run.lock)
     for line in differences({key: before[key] for key in VERSIONS}, {key: lock[key] for key in VERSIONS}):
         say(f"NOT AS BEFORE: {line}; the result may differ from a run in one go")
     if before.get("prompt", lock["prompt"]) != lock["prompt"]:
@@ -147,3 +177,11 @@ def _check_lock(run: RunDirectory, lock: dict[str, Any], say: Say) -> None:
             raise RunError(
                 f"{run.path}: {key} is now {lock[key]}, but the run began with {before[key]}. Choose another --out"
             )
+    replicas = before.get("replicas", lock["replicas"])
+    if training and replicas != lock["replicas"]:
+        raise RunError(
+            f"{run.path}: the run began with {replicas} processes (or GPUs in one process), each of them with the "
+            f"recipe's batch_size; now there are {lock['replicas']}, so a step would train on another number of "
+            f"samples. Start it as it began (torchrun --nproc_per_node {replicas}), or choose another --out",
+            code="processes-changed",
+        )

@@ -1,30 +1,32 @@
 """Run a recipe's stages in order; go on where an earlier run stopped."""
 
 import json
-import shutil
 import time
+from functools import partial
 from pathlib import Path
-
-from transformers.trainer_utils import get_last_checkpoint
+from typing import Any
 
 from polyvex.assemble import build_model, check_context, empty_model, use_attention
 from polyvex.data.batches import Collator, ExampleDataset
 from polyvex.errors import RecipeError, RunError, TrainingError
 from polyvex.hooks.manager import Registries, load_registries
+from polyvex.manifest import Manifest
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.model.finite import not_finite
 from polyvex.model.size import bytes_of
 from polyvex.model.start import spoilt_weights, unlike
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.recipe.start import Start, settled, start_of
-from polyvex.rundir import RunDirectory, StageDirectory, store_whole
+from polyvex.rundir import RunDirectory, StageDirectory, changed_files, read_json, store_whole
 from polyvex.storage import replace_folder, space_for, write_text
 from polyvex.training.abilities import proven
-from polyvex.training.evaluate import describe, evaluate_split
+from polyvex.training.checkpoints import keep_newest, newest_whole
+from polyvex.training.evaluate import describe, evaluate_split, has_evaluation
 from polyvex.training.lock import other_encoders
 from polyvex.training.parts import check_hashes, freeze_all_but, hashes, selected
 from polyvex.training.rehearse import rehearse, unread_experts
-from polyvex.training.session import Say, Session, open_session
+from polyvex.training.session import Say, Session, open_session, processor_files
+from polyvex.training.together import join, wait
 from polyvex.training.trainer import MetricsFile, StageBar, StageTrainer, StopSoftly, arguments
 from polyvex.training.upcycle import upcycle
 
@@ -59,10 +61,12 @@ def train(
     Raises:
         DataError: if a sample does not fit the context, or too many images cannot be read.
         RecipeError: if a stage cannot work, or what the recipe starts from is not there or does not fit.
-        RunError: if ``out`` belongs to another recipe, or another process is training there.
+        RunError: if ``out`` belongs to another recipe, another process is training there, stored files changed, or
+            the processes that a launcher started would train apart.
         Stopped: after Ctrl-C, once a checkpoint is written.
     """
     registries = registries or load_registries()
+    processes = join()
     run = RunDirectory(Path(out))
     recipe = settled(recipe.located(), run.path)
     start = start_of(recipe, run.path)
@@ -75,8 +79,11 @@ def train(
     _try_start(recipe, run)
     with space_for(run.path), run.alone():
         resumed = run.check(recipe)  # once more: another process may have trained here meanwhile
-        session = open_session(recipe, registries, run, start=start, cache=cache, say=say, progress=progress)
+        session = open_session(
+            recipe, registries, run, start=start, cache=cache, processes=processes, say=say, progress=progress
+        )
         _run_stages(session, resumed=resumed, export=export)
+        wait(processes)
     return run
 
 
@@ -90,17 +97,27 @@ def _try_fusion_weights(
 
 
 def _try_start(recipe: Recipe, run: RunDirectory) -> None:
-    """Look through the weights that the first stage begins with, so that spoilt ones cost no time."""
+    """Look through the weights that the first stage begins with, so that changed or spoilt ones cost no time."""
     start = start_of(recipe, run.path) if run.stage(0, recipe.stages[0]).done() is None else None
     if start is not None and (spoilt := spoilt_weights(start)):
         raise TrainingError(f"[start]: {start}, holds numbers that are not finite: {', '.join(spoilt[:4])}")
+    if start is not None and not run.lock.exists():  # a run that has begun compares them with its lock first
+        _check_start(start)
+
+
+def _check_start(start: Start) -> None:
+    """Refuse the weights of another run if they are not as they were stored there."""
+    if faults := start.faults():
+        raise changed_files(start.model, faults, "start from another run, or train that one again")
 
 
 def _run_stages(session: Session, *, resumed: bool, export: bool) -> None:
     recipe, run, say = session.recipe, session.run, session.say
     if resumed and run.finished:
+        run.check_finished()
         say(f"{run.path} is finished; nothing to do")
         return
+    _check_order(run, recipe)
     model: PolyvexForConditionalGeneration | None = None
     for index, stage in enumerate(recipe.stages):
         folder = run.stage(index, stage)
@@ -112,6 +129,19 @@ def _run_stages(session: Session, *, resumed: bool, export: bool) -> None:
         _evaluate_after(session, index, stage, model)
     if export:
         _finish(session, model)
+
+
+def _check_order(run: RunDirectory, recipe: Recipe) -> None:
+    """Refuse a stage that is stored while one before it is not: it would not have been trained from that."""
+    folders = [run.stage(index, stage) for index, stage in enumerate(recipe.stages)]
+    done = [folder.done() is not None for folder in folders]
+    first = done.index(False) if False in done else len(done)
+    if stale := [str(folder.path) for folder, is_done in zip(folders, done, strict=True) if is_done][first:]:
+        raise RunError(
+            f"{folders[first].path} has no finished stage, but {', '.join(stale)} has. Restore the first, or delete "
+            f"the others, so that they are trained from it again",
+            code="stages-out-of-order",
+        )
 
 
 def _run_stage(
@@ -135,28 +165,36 @@ def _run_stage(
     trainer = _trainer(session, stage, folder, model, trained)
     with StopSoftly() as stop:
         trainer.add_callback(stop)
-        checkpoint = _last_checkpoint(folder)
-        trainer.resume_window(checkpoint)
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.go_on(newest_whole(folder.checkpoints, remove=session.processes.first, say=session.say))
     if stop.stopped and trainer.state.global_step < stage.steps:
         raise Stopped(f"stopped at step {trainer.state.global_step} of stage {stage.name}; a checkpoint is saved")
     after = hashes(model, trained)
     for line in check_hashes(before, after, stage=stage.name, may_idle=model.fusion.routes):
         session.say(line)
-    replace_folder(folder.model, model.save_pretrained, needed=bytes_of(model))
-    folder.finish(
-        {
-            "stage": stage.name,
-            "steps": stage.steps,
-            "seconds": time.perf_counter() - started,
-            "trained_parameters": count,
-            "hashes_before": before,
-            "hashes_after": after,
-        }
-    )
+    record = {
+        "stage": stage.name,
+        "steps": stage.steps,
+        "seconds": time.perf_counter() - started,
+        "trained_parameters": count,
+        "hashes_before": before,
+        "hashes_after": after,
+    }
+    if session.processes.first:
+        _store_stage(folder, trainer, model, record)
+    wait(session.processes)
     if stop.stopped:
         raise Stopped(f"stopped after stage {stage.name}, which is stored")
     return model
+
+
+def _store_stage(
+    folder: StageDirectory, trainer: StageTrainer, model: PolyvexForConditionalGeneration, record: dict[str, Any]
+) -> None:
+    """Store the model of a stage, then the record that makes the stage count, with the checksums of the model."""
+    MetricsFile(folder.metrics).write(trainer.state)
+    replace_folder(folder.model, model.save_pretrained, needed=bytes_of(model))
+    folder.finish({**record, "files": Manifest.of(folder.model).model_dump()})
+    keep_newest(folder.checkpoints, 1)
 
 
 def _trainer(
@@ -170,7 +208,7 @@ def _trainer(
     tokenizer, reader = session.processor.tokenizer, session.reader
     trainer = StageTrainer(
         model=model,
-        args=arguments(session.recipe, stage, folder.path, progress=session.progress),
+        args=arguments(session.recipe, stage, folder.path, progress=session.progress, processes=session.processes),
         train_dataset=ExampleDataset(
             session.data.train, session.processor.prompts, images=stage.images, context=context, count=reader.count
         ),
@@ -178,18 +216,9 @@ def _trainer(
         callbacks=[MetricsFile(folder.metrics), *([StageBar(stage.name)] if session.progress else [])],
         stage=stage,
         trained=trained,
+        load=partial(PolyvexForConditionalGeneration.from_pretrained, registries=session.registries),
     )
     return trainer
-
-
-def _last_checkpoint(folder: StageDirectory) -> str | None:
-    """The newest whole checkpoint; one that was cut short (its last file is missing) is removed."""
-    checkpoints = folder.path / "checkpoints"
-    while checkpoints.exists() and (newest := get_last_checkpoint(str(checkpoints))):
-        if (Path(newest) / "trainer_state.json").exists():
-            return newest
-        shutil.rmtree(newest)
-    return None
 
 
 def _model_before(session: Session, index: int) -> PolyvexForConditionalGeneration:
@@ -202,6 +231,7 @@ def _model_before(session: Session, index: int) -> PolyvexForConditionalGenerati
         for name, report in reports.items():
             session.say(f"weights of {name}: {report}")
         if start is not None:
+            _check_start(start)
             _tell_start(session, start, model)
         if unread_experts(model.lm) and session.recipe.loss.load_balance:
             session.say("the language model's own experts train WITHOUT a load-balancing loss")
@@ -210,6 +240,7 @@ def _model_before(session: Session, index: int) -> PolyvexForConditionalGenerati
             raise RecipeError(problems, source=session.recipe.name)
         return model
     earlier = session.run.stage(index - 1, session.recipe.stages[index - 1])
+    earlier.check_model()
     stored = PolyvexForConditionalGeneration.from_pretrained(earlier.model, registries=session.registries)
     use_attention(stored.lm, session.recipe.lm.attention)
     return stored
@@ -229,8 +260,9 @@ def _check_first_weights(session: Session, model: PolyvexForConditionalGeneratio
     path = session.run.path / "first_weights.json"
     now = {part: kinds for part, kinds in hashes(model).items() if part == "lm"}
     if not path.exists():
-        write_text(path, json.dumps(now, indent=2))
-    elif json.loads(path.read_text(encoding="utf-8")) != now:
+        if session.processes.first:
+            write_text(path, json.dumps(now, indent=2))
+    elif read_json(path) != now:
         raise RunError(
             f"{session.run.path}: the weights of the language model are not those that the run began with. Bring "
             f"them back, or choose another --out"
@@ -241,7 +273,7 @@ def _evaluate_after(session: Session, index: int, stage: Stage, model: PolyvexFo
     when = session.recipe.evaluation.after
     last = index == len(session.recipe.stages) - 1
     name = f"{index}-{stage.name}"
-    if when == "never" or (when == "last_stage" and not last) or session.run.evaluation(name).exists():
+    if when == "never" or (when == "last_stage" and not last) or has_evaluation(session.run, name):
         return
     if model is None:
         model = _model_before(session, index + 1)
@@ -251,9 +283,11 @@ def _evaluate_after(session: Session, index: int, stage: Stage, model: PolyvexFo
 
 def _finish(session: Session, model: PolyvexForConditionalGeneration | None) -> None:
     """Store the finished model with its encoders in the run itself."""
+    if not session.processes.first:
+        return
     model = model or _model_before(session, len(session.recipe.stages))
     for name, report in model.attach_encoders(session.registries).items():
         session.say(f"encoder {name}: {report}")
-    store_whole(session.run.path, model.save_pretrained, last="config.json", needed=bytes_of(model))
-    session.run.finish()
+    files = store_whole(session.run.path, model.save_pretrained, last="config.json", needed=bytes_of(model))
+    session.run.finish(files | (processor_files(session.run) or Manifest(files={})))
     session.say(f"finished: {session.run.path}")

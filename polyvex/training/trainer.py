@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 from transformers import (
+    PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
     Trainer,
@@ -20,13 +21,18 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from polyvex.errors import StorageError, TrainingError
 from polyvex.model.finite import not_finite
 from polyvex.model.size import bytes_of
+from polyvex.processes import Processes
 from polyvex.progress import bar, show_beside
 from polyvex.recipe.schema import Recipe, Stage
-from polyvex.storage import share, space_for, write_text
+from polyvex.storage import space_for, write_text
+from polyvex.training.checkpoints import KEPT, keep_newest, seal, steps_of
+from polyvex.training.together import uses_cpu
 
 WINDOW = "window.json"
 """File of a checkpoint with the losses summed since the last line of the log."""
@@ -34,10 +40,13 @@ WINDOW = "window.json"
 SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
-def arguments(recipe: Recipe, stage: Stage, folder: Path, *, progress: bool) -> TrainingArguments:
-    """A stage's settings in transformers' words."""
+def arguments(
+    recipe: Recipe, stage: Stage, folder: Path, *, progress: bool, processes: Processes | None = None
+) -> TrainingArguments:
+    """A stage's settings as transformers names them; ``processes`` are those that train together."""
     return TrainingArguments(
         output_dir=str(folder / "checkpoints"),
+        use_cpu=processes is not None and uses_cpu(processes),
         max_steps=stage.steps,
         per_device_train_batch_size=stage.batch_size // stage.accumulate,
         gradient_accumulation_steps=stage.accumulate,
@@ -47,7 +56,7 @@ def arguments(recipe: Recipe, stage: Stage, folder: Path, *, progress: bool) -> 
         weight_decay=stage.weight_decay,
         max_grad_norm=stage.max_grad_norm,
         save_steps=recipe.training.checkpoint_every,
-        save_total_limit=1,
+        save_total_limit=None,  # StageTrainer deletes old ones once the new one is verified
         logging_steps=recipe.training.log_every,
         logging_nan_inf_filter=False,
         seed=recipe.seed,
@@ -60,16 +69,29 @@ def arguments(recipe: Recipe, stage: Stage, folder: Path, *, progress: bool) -> 
 
 
 class StageTrainer(Trainer):
-    """Trains the parameters that a stage selects, in one group per entry of its ``trains``."""
+    """Trains the parameters that a stage selects, in one group per entry of its ``trains``.
 
-    def __init__(self, *args: Any, stage: Stage, trained: dict[str, list[str]], **kwargs: Any):
+    Args:
+        load: reads a model as ``save_pretrained`` has written it.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        stage: Stage,
+        trained: dict[str, list[str]],
+        load: Callable[[Path], PreTrainedModel],
+        **kwargs: Any,
+    ):
         self.stage = stage
         self.trained = trained
+        self.load = load
         self._sums: dict[str, float] = {}
         self._passes = 0
         self._since = 0
         super().__init__(*args, **kwargs)
-        self.add_callback(KeepWindow(self))
+        # Trainer leaves this switched off, also in what is stored; here each pass says whether it wants a cache.
+        vars(self.model.config).pop("use_cache", None)  # type: ignore[union-attr]
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
 
@@ -121,22 +143,6 @@ class StageTrainer(Trainer):
             self._sums, self._passes, self._since = {}, 0, self.state.global_step
         super().log(logs, *args, **kwargs)
 
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint that other users can read too; none is left if the disk is full.
-
-        Raises:
-            StorageError: with the code ``disk-full``.
-        """
-        folder = Path(self.args.output_dir or "") / f"checkpoint-{self.state.global_step}"
-        try:
-            with space_for(folder, needed=bytes_of(self.accelerator.unwrap_model(self.model))):
-                super()._save_checkpoint(*args, **kwargs)
-        except StorageError:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        if self.args.should_save:
-            share(folder)
-
     def _over_processes(self) -> dict[str, float]:
         """The sums since the last line, as means over the processes that train together."""
         if self.accelerator.num_processes == 1:
@@ -149,43 +155,68 @@ class StageTrainer(Trainer):
         """What was summed since the last line of the log, over all processes."""
         return {"sums": self._over_processes(), "passes": self._passes, "since": self._since}
 
-    def resume_window(self, checkpoint: str | None) -> None:
-        """Go on with the window that ``checkpoint`` was saved in, so that the log is that of an unbroken run."""
+    def go_on(self, checkpoint: Path | None) -> None:
+        """Train from a checkpoint, or from the start; one that has all steps is loaded, and nothing is trained."""
         if checkpoint is None:
+            self.train()
             return
-        self._since = int(checkpoint.rsplit("-", 1)[1])
-        path = Path(checkpoint) / WINDOW
-        if path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            self._sums, self._passes, self._since = kept["sums"], kept["passes"], kept["since"]
+        kept = json.loads((checkpoint / WINDOW).read_text(encoding="utf-8"))
+        self._sums, self._passes, self._since = kept["sums"], kept["passes"], kept["since"]
+        if steps_of(checkpoint) < self.args.max_steps:
+            self.train(resume_from_checkpoint=str(checkpoint))
+            return
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load every weight. transformers' own way skips those that the file stores under other names."""
+        state = self.load(Path(resume_from_checkpoint)).state_dict()
+        target: Any = self.model if model is None else model
+        target.load_state_dict(state, strict=True)
 
-class KeepWindow(TrainerCallback):
-    """Keep with each checkpoint what was summed since the last line of the log."""
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint with the window of the log, and make it count once all of that is on the disk.
 
-    def __init__(self, trainer: StageTrainer):
-        self.trainer = trainer
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write it into the checkpoint that was just saved."""
-        window = self.trainer.window()
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
-            write_text(folder / WINDOW, json.dumps(window))
+        Raises:
+            StorageError: with the code ``disk-full``; then nothing of the checkpoint is left.
+        """
+        checkpoint = Path(self.args.output_dir or "") / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        try:
+            with space_for(checkpoint, needed=bytes_of(self.accelerator.unwrap_model(self.model))):
+                super()._save_checkpoint(*args, **kwargs)
+                window = self.window()
+                self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+                if self.args.should_save:
+                    write_text(checkpoint / WINDOW, json.dumps(window))
+                    seal(checkpoint)
+        except StorageError:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            raise
+        if self.args.should_save:
+            keep_newest(checkpoint.parent, KEPT)
 
 
 class MetricsFile(TrainerCallback):
-    """Append each logged line to ``metrics.jsonl``; lines past the step that a run resumes from are dropped first."""
+    """Append each logged line to ``metrics.jsonl``.
+
+    The trainer's own state is what counts, and a checkpoint verifies it: the file is written anew from there where
+    training begins and where it ends, so it has exactly the lines of an unbroken run.
+    """
 
     def __init__(self, path: Path):
         self.path = path
+
+    def write(self, state: TrainerState) -> None:
+        """Replace the file by the lines of ``state``, in the first of several processes."""
+        if state.is_world_process_zero:
+            lines = [_line(logs) for logs in state.log_history if "loss" in logs]
+            write_text(self.path, "".join(lines))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Keep what was logged up to the step that training starts from."""
-        kept = [line for line in read_metrics(self.path) if line["step"] <= state.global_step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self.write(state)
 
     def on_log(
         self,
@@ -198,7 +229,12 @@ class MetricsFile(TrainerCallback):
         """Write one line, in the first of several processes."""
         if logs and "loss" in logs and state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+                stream.write(_line({**logs, "step": state.global_step}))
+
+
+def _line(logs: Mapping[str, float]) -> str:
+    """The step, then the other values by name: the order in which the trainer's state has them is not kept."""
+    return json.dumps({"step": logs["step"], **dict(sorted(logs.items()))}) + "\n"
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -120,6 +120,66 @@ def test_killed_while_the_finished_model_is_written(
     PolyvexForConditionalGeneration.from_pretrained(resumed.path, registries=registries)
 
 
+@pytest.mark.parametrize("where", ["_store_stage", "check_hashes"])
+def test_a_stage_with_all_its_steps_is_loaded_and_not_trained_further(
+    where: str, run: Run, whole_run: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Killed between the last checkpoint and done.json.
+    from polyvex.training import stages
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, where, lambda *args, **kwargs: kill())
+        with pytest.raises(Killed):
+            run()
+    steps: list[tuple[str, int]] = []
+    plain = StageTrainer.compute_loss
+
+    def spy(self: StageTrainer, *args: Any, **kwargs: Any) -> Any:
+        steps.append((self.stage.name, self.state.global_step))
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(StageTrainer, "compute_loss", spy)
+    resumed = run()
+    assert [step for name, step in steps if name == "align"] == []
+    for stage_name in STAGES:
+        assert same(weights(whole_run[0], stage_name), weights(resumed, stage_name)), stage_name
+        assert curve(whole_run[0], stage_name) == curve(resumed, stage_name), stage_name
+    there, here = (record(one, "0-align") for one in (whole_run[0], resumed))
+    assert {**there, "seconds": 0} == {**here, "seconds": 0}
+
+
+@pytest.mark.parametrize("name", ["trainer_state.json", "optimizer.pt", "model.safetensors", "window.json"])
+def test_a_damaged_checkpoint_does_not_block_a_run(
+    name: str, run: Run, whole_run: Whole, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: Any
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt(patch, "tune", 2, kill)
+        with pytest.raises(Killed):
+            run()
+    checkpoint = tmp_path / "run" / "stages" / "1-tune" / "checkpoints" / "checkpoint-2"
+    (checkpoint / name).write_bytes(b"")
+    assert same(weights(whole_run[0], "2-experts"), weights(run(), "2-experts"))
+    assert said.any_with(f"checkpoint-2 is damaged and not used: {name} has 0 bytes instead of ")
+
+
+def test_the_checkpoint_before_is_kept_until_the_stage_is_stored(
+    run: Run, one_stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tables = {**one_stage(), "training": {"checkpoint_every": 1}}
+    with monkeypatch.context() as patch:
+        interrupt(patch, "tune", 3, kill)
+        with pytest.raises(Killed):
+            run(**tables)
+    folder = tmp_path / "run" / "stages" / "0-tune" / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-2", "checkpoint-3"]
+    (folder / "checkpoint-3" / "optimizer.pt").write_bytes(b"")
+    seen: list[int] = []
+    interrupt(monkeypatch, "tune", 2, lambda: seen.append(2))
+    run(**tables)
+    assert seen == [2]
+    assert [path.name for path in folder.iterdir()] == ["checkpoint-4"]
+
+
 def test_a_checkpoint_that_was_cut_short_is_not_gone_on_from(
     run: Run, whole_run: Whole, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

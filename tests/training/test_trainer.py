@@ -135,7 +135,7 @@ def test_metrics_of_no_file_are_none(tmp_path: Path) -> None:
 def test_metrics_past_the_step_that_training_goes_on_from_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"step": step, "loss": 1.0}) + "\n" for step in (1, 2, 3)))
-    state = TrainerState(global_step=2)
+    state = TrainerState(global_step=2, log_history=[{"loss": 1.0, "step": step} for step in (1, 2)])
     callback = MetricsFile(path)
     callback.on_train_begin(NOBODY, state, TrainerControl())
     assert [line["step"] for line in read_metrics(path)] == [1, 2]
@@ -145,11 +145,23 @@ def test_metrics_past_the_step_that_training_goes_on_from_are_dropped(tmp_path: 
     assert read_metrics(path)[2:] == [{"step": 3, "loss": 0.5}]
 
 
-def test_a_line_that_was_cut_by_a_kill_does_not_stop_a_resumed_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["", '{"step": 1, "loss": 1.0}\n{"step": 2, "lo', "\0\0\0\n"])
+def test_metrics_that_a_kill_has_cut_are_those_of_the_checkpoint_again(content: str, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "lo')
-    MetricsFile(path).on_train_begin(NOBODY, TrainerState(global_step=1), TrainerControl())
-    assert [line["step"] for line in read_metrics(path)] == [1]
+    path.write_text(content)
+    state = TrainerState(global_step=2, log_history=[{"loss": 1.0, "step": 1}, {"loss": 0.5, "step": 2}])
+    MetricsFile(path).on_train_begin(NOBODY, state, TrainerControl())
+    assert read_metrics(path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]
+
+
+def test_metrics_have_the_same_bytes_whether_logged_or_restored(tmp_path: Path) -> None:
+    logs = {"loss": 0.1, "grad_norm": 1 / 3, "answer_loss": 0.2}
+    state = TrainerState(global_step=1)
+    logged, restored = tmp_path / "logged", tmp_path / "restored"
+    MetricsFile(logged).on_log(NOBODY, state, TrainerControl(), logs=logs)
+    state.log_history = [dict(sorted({**logs, "step": 1}.items()))]
+    MetricsFile(restored).write(state)
+    assert logged.read_bytes() == restored.read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
