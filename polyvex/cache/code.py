@@ -64,11 +64,11 @@ def code_of(component: type, distribution: str) -> Code:
     named = {*packages, *_shipped(distribution)}
     digests, unknown = {}, []
     for module in CORE:
-        digests[f"{module.__name__}.py"] = _digests(module.__name__, id(module.__spec__), True)[0][1]
+        digests[f"{module.__name__}.py"] = _digests(module.__name__, _Imported(module.__spec__), True)[0][1]
     todo = sorted(named - BY_VERSION)
     while todo:
         name = todo.pop()
-        found = _digests(name, id(getattr(sys.modules.get(name), "__spec__", None)), name == own)
+        found = _digests(name, _Imported(getattr(sys.modules.get(name), "__spec__", None)), name == own)
         digests |= {file: digest for file, digest, _ in found}
         imported = {module for _, _, modules in found for module in modules}
         todo += sorted(_local(imported) - named - BY_VERSION)
@@ -111,12 +111,28 @@ def _local(names: set[str]) -> set[str]:
     return found - {"polyvex"}
 
 
+class _Imported:
+    """A module's import specification as a key, compared by identity: it changes when the module is imported again.
+
+    It keeps the specification alive. A bare ``id`` could be given to another object.
+    """
+
+    def __init__(self, spec: object):
+        self.spec = spec
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Imported) and self.spec is other.spec
+
+    def __hash__(self) -> int:
+        return id(self.spec)
+
+
 @cache
-def _digests(name: str, imported: int, meaning: bool) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+def _digests(name: str, imported: _Imported, meaning: bool) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
     """Name and digest of each file of a package, and the modules that it imports; empty if there is no file.
 
     Args:
-        imported: identity of the module's specification, which changes when the module is imported again.
+        imported: the import that the files belong to.
         meaning: leave comments and docstrings out.
     """
     read = [(file, content()) for file, content in _sources(name)]

@@ -11,8 +11,9 @@ from polyvex.storage import full_disk, out_of_space
 
 TABLES = """
 create table if not exists tokens (image text primary key, shard text not null, row integer not null,
-    tiles integer not null);
-create table if not exists shards (name text primary key, bytes integer not null, sha256 text not null);
+    tiles integer not null, seal text not null);
+create table if not exists shards (name text primary key, bytes integer not null, sha256 text not null,
+    seal text not null);
 """
 
 PATIENCE = 600

@@ -28,7 +28,7 @@ from polyvex.recipe.schema import Recipe
 FOLDER = "POLYVEX_CACHE"
 """Environment variable: folder of the cache, instead of the platform's."""
 
-FORMAT = 4
+FORMAT = 5
 """Number of the way that tokens are computed and stored by this package; raise it when either changes."""
 
 NO_NUMBERS = {"polyvex", "pydantic", "jaxtyping", "pytest"}

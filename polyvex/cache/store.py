@@ -1,10 +1,11 @@
 """Tokens on disk: shards of equal-sized tensors, and an index from an image's hash to its rows, one for each tile."""
 
+import hashlib
 import json
 import sqlite3
 import uuid
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
@@ -26,6 +27,9 @@ INDEX, ABOUT, LAST_USE = "index.sqlite", "about.json", "last-use"
 
 SHARD = ".safetensors"
 """Ending of a shard."""
+
+REPAIR = "Remove it with: polyvex cache prune --damaged. Its images are then encoded again"
+"""What to do about a damaged shard or index."""
 
 
 class TokenStore:
@@ -137,11 +141,8 @@ class TokenStore:
         kept = values if len(new) == len(images) else torch.cat([values[starts[i] : starts[i + 1]] for i in new])
         size, digest = write_shard(path, kept)
         rows = accumulate((counts[i] for i in new), initial=0)
-        index.execute("insert into shards values (?, ?, ?)", (path.name, size, digest))
-        index.executemany(
-            "insert into tokens values (?, ?, ?, ?)",
-            [(images[i], path.name, row, counts[i]) for i, row in zip(new, rows, strict=False)],
-        )
+        enter(index, "shards", [(path.name, size, digest)])
+        enter(index, "tokens", [(images[i], path.name, row, counts[i]) for i, row in zip(new, rows, strict=False)])
 
     def forget(self, images: Iterable[str]) -> None:
         """Drop the tokens of some images, so that they are encoded again.
@@ -187,13 +188,51 @@ class TokenStore:
             write_text(path, json.dumps(self.about, indent=2, sort_keys=True))
 
 
+Row = tuple[str, str, int, int]
+"""A row of the table ``tokens``: image, shard, first row in the shard, tiles."""
+
+ShardRow = tuple[str, int, str]
+"""A row of the table ``shards``: name, bytes, SHA-256."""
+
+
 def read_index(index: sqlite3.Connection) -> tuple[dict[str, tuple[int, str]], dict[str, tuple[str, int, int]]]:
-    """Bytes and SHA-256 of each shard by name; and shard, first row and tiles of each image by its hash."""
+    """Bytes and SHA-256 of each shard by name; and shard, first row and tiles of each image by its hash.
+
+    Raises:
+        CacheError: if a row is not as it was written (code ``cache-damaged``). SQLite itself has no checksums, and a
+            changed number would give an image the tokens of another one.
+    """
     if len(index.execute("select 1 from sqlite_master where name in ('tokens', 'shards')").fetchall()) < 2:
         return {}, {}  # made by a process that was killed before its first shard
+    rows: Iterator[Row] = _sealed(index, "select image, shard, row, tiles, seal from tokens")
+    found = {image: (shard, row, tiles) for image, shard, row, tiles in rows}
     shards = {name: (size, digest) for name, size, digest in _shards_in(index)}
-    rows = index.execute("select image, shard, row, tiles from tokens")
-    return shards, {image: (shard, row, tiles) for image, shard, row, tiles in rows}
+    if lost := {shard for shard, _, _ in found.values()} - shards.keys():
+        raise _damaged_index(index, f"it lacks the shard {min(lost)}")
+    return shards, found
+
+
+def enter(index: sqlite3.Connection, table: str, rows: Iterable[Row | ShardRow]) -> None:
+    """Insert rows into a table of the index, each with a checksum."""
+    sealed = [(*row, _seal(row)) for row in rows]
+    index.executemany(f"insert into {table} values ({', '.join('?' * len(sealed[0]))})", sealed)
+
+
+def _seal(row: Sequence[object]) -> str:
+    return hashlib.blake2b(json.dumps(row).encode(), digest_size=8).hexdigest()
+
+
+def _sealed(index: sqlite3.Connection, query: str, *values: str) -> Iterator[Any]:
+    """Rows of a query without their checksum in the last column, which is verified."""
+    for *row, seal in index.execute(query, values):
+        if any(isinstance(one, bytes) for one in row) or _seal(row) != seal:
+            raise _damaged_index(index, f"the row {row} has another checksum")
+        yield tuple(row)
+
+
+def _damaged_index(index: sqlite3.Connection, reason: str) -> CacheError:
+    path = index.execute("pragma database_list").fetchone()[2]
+    return CacheError(f"the index {path} is damaged: {reason}. {REPAIR}", code="cache-damaged")
 
 
 def forget_shards(index: sqlite3.Connection, names: Iterable[str]) -> None:
@@ -236,13 +275,10 @@ def read_shard(path: Path, digest: str) -> Tensor:
     return tokens
 
 
-REPAIR = "Remove it with: polyvex cache prune --damaged. Its images are then encoded again"
-"""What to do about a damaged shard."""
-
-
-def _shards_in(index: sqlite3.Connection) -> list[tuple[str, int, str]]:
-    return index.execute("select name, bytes, sha256 from shards").fetchall()
+def _shards_in(index: sqlite3.Connection) -> list[ShardRow]:
+    return list(_sealed(index, "select name, bytes, sha256, seal from shards"))
 
 
 def _row_of(index: sqlite3.Connection, image: str) -> tuple[str, int, int] | None:
-    return index.execute("select shard, row, tiles from tokens where image = ?", (image,)).fetchone()
+    query = "select image, shard, row, tiles, seal from tokens where image = ?"
+    return next((where for _, *where in _sealed(index, query, image)), None)  # type: ignore[misc]

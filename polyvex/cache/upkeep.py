@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from polyvex.cache.index import Index
-from polyvex.cache.store import ABOUT, INDEX, LAST_USE, SHARD, forget_shards, read_index, read_shard, write_shard
+from polyvex.cache.store import ABOUT, INDEX, LAST_USE, SHARD, enter, forget_shards, read_index, read_shard, write_shard
 from polyvex.encoders.weights import sha256_of
 from polyvex.errors import CacheError, StorageError
 from polyvex.storage import PART
@@ -181,15 +181,19 @@ def _worthless(folder: Path, shards: Shards, rows: Rows, *, damaged: bool) -> li
 def _shrink(index: sqlite3.Connection, folder: Path, name: str, digest: str, rows: Rows) -> None:
     """Write the rows of a shard that the index uses to a new one, and enter that instead."""
     kept = [(image, row, tiles) for image, (shard, row, tiles) in rows.items() if shard == name]
-    if kept:
-        tokens = read_shard(folder / name, digest)
-        path = folder / f"{uuid.uuid4().hex}{SHARD}"
-        size, written = write_shard(path, torch.cat([tokens[row : row + tiles] for _, row, tiles in kept]))
-        index.execute("insert into shards values (?, ?, ?)", (path.name, size, written))
-        starts = accumulate((tiles for _, _, tiles in kept), initial=0)
-        moved = [(path.name, start, image) for start, (image, _, _) in zip(starts, kept, strict=False)]
-        index.executemany("update tokens set shard = ?, row = ? where image = ?", moved)
-    index.execute("delete from shards where name = ?", (name,))
+    forget_shards(index, [name])
+    if not kept:
+        return
+    tokens = read_shard(folder / name, digest)
+    path = folder / f"{uuid.uuid4().hex}{SHARD}"
+    size, written = write_shard(path, torch.cat([tokens[row : row + tiles] for _, row, tiles in kept]))
+    starts = accumulate((tiles for _, _, tiles in kept), initial=0)
+    enter(index, "shards", [(path.name, size, written)])
+    enter(
+        index,
+        "tokens",
+        [(image, path.name, start, tiles) for start, (image, _, tiles) in zip(starts, kept, strict=False)],
+    )
 
 
 def _snapshot(folder: Path) -> tuple[Shards, Rows, list[Path]]:

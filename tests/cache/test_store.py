@@ -204,3 +204,24 @@ def test_a_shard_that_changed_inside_is_never_read(store: TokenStore) -> None:
     assert caught.value.code == "cache-damaged"
     assert str(shard) in str(caught.value)
     assert torch.equal(again.read(["c"]), values(3))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update tokens set row = 0",
+        "update tokens set tiles = 2 where row = 1",
+        "update tokens set shard = x'00' where row = 1",
+        "update shards set bytes = bytes + 1",
+        "update shards set name = 'other.safetensors'",
+        "delete from shards",
+    ],
+)
+def test_an_index_with_another_number_than_was_written_is_refused(tmp_path: Path, change: str) -> None:
+    store = TokenStore(tmp_path, ABOUT)
+    store.write(["a", "b"], torch.arange(4.0).reshape(2, 2, 1))
+    with closing(sqlite3.connect(tmp_path / "index.sqlite")) as index, index:
+        index.execute(change)
+    with pytest.raises(CacheError) as caught:
+        TokenStore(tmp_path, ABOUT)
+    assert caught.value.code == "cache-damaged"
