@@ -1,12 +1,12 @@
 """Change values of a recipe before it is checked: ``--set a.b=c``, the values of an axis, ``[ablation.set]``."""
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
+from polyvex.recipe.plain import copy_plain
 from polyvex.recipe.schema import numbered
 from polyvex.recipe.values import parse_value
 from polyvex.recipe.walk import Model, choices_at, component_class, get, names_of
@@ -85,7 +85,7 @@ def apply_changes(raw: Mapping[str, Any], changes: Sequence[Change], model: Mode
     Args:
         model: the class that checks the recipe. Without it, no table is known to name a component.
     """
-    result = Changed(data=copy.deepcopy(dict(raw)))
+    result = Changed(data=copy_plain(dict(raw)))
     placed: list[tuple[Place, Change]] = []
     for change in changes:
         place = _place(raw, change.path.split("."))

@@ -35,20 +35,36 @@ def _excesses(data: Any) -> Iterator[str]:
     waiting: list[tuple[tuple[str, ...], Any]] = [((), data)]
     while waiting:  # not recursive: the depth is what is checked
         place, value = waiting.pop()
-        where = _short(".".join(place))
+        if problem := _excess(value, len(place)):
+            yield f"{_short('.'.join(place))}: {problem}"
         if len(place) > DEEPEST:
-            yield f"{where}: nested more than {DEEPEST} levels deep"
-        elif isinstance(value, dict):
+            continue
+        if isinstance(value, dict):
             waiting += [((*place, str(key)), one) for key, one in reversed(value.items())]
-            yield from (f"{where}: a key contains a NUL character" for key in value if "\0" in str(key))
         elif isinstance(value, list):
             waiting += [((*place, str(index)), one) for index, one in reversed(list(enumerate(value)))]
-        elif isinstance(value, int) and not -LARGEST - 1 <= value <= LARGEST:
-            yield f"{where}: the integer has more than 64 bits; expected {-LARGEST - 1} to {LARGEST}"
-        elif isinstance(value, str) and len(value) > LONGEST:
-            yield f"{where}: the text has {len(value):,} characters; expected at most {LONGEST:,}"
-        elif isinstance(value, str) and "\0" in value:
-            yield f"{where}: the text contains a NUL character"
+
+
+def _excess(value: Any, depth: int) -> str:
+    """What is wrong with one value, or nothing. Fast, since each cell of an ablation is checked."""
+    if depth > DEEPEST:
+        return f"nested more than {DEEPEST} levels deep"
+    if isinstance(value, dict):
+        return "a key contains a NUL character" if any("\0" in str(key) for key in value) else ""
+    if isinstance(value, int) and not -LARGEST - 1 <= value <= LARGEST:
+        return f"the integer has more than 64 bits; expected {-LARGEST - 1} to {LARGEST}"
+    if isinstance(value, str) and len(value) > LONGEST:
+        return f"the text has {len(value):,} characters; expected at most {LONGEST:,}"
+    return "the text contains a NUL character" if isinstance(value, str) and "\0" in value else ""
+
+
+def copy_plain(value: Any) -> Any:
+    """A copy of plain data, tables and lists copied at every level: several times as fast as ``copy.deepcopy``."""
+    if isinstance(value, dict):
+        return {key: copy_plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [copy_plain(one) for one in value]
+    return value
 
 
 def _short(place: str) -> str:

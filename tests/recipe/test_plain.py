@@ -7,7 +7,7 @@ import pytest
 from polyvex.errors import RecipeError
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import parse_recipe, read_recipe
-from polyvex.recipe.plain import DEEPEST, LARGEST, find_excesses, parse_toml
+from polyvex.recipe.plain import DEEPEST, LARGEST, copy_plain, find_excesses, parse_toml
 
 DEEP = b"[" * 100_000
 
@@ -44,6 +44,18 @@ def test_an_excess_is_named_by_its_place(value: object) -> None:
     (sentence,) = find_excesses({"table": {"key": [0, value]}})
     assert sentence.startswith("table.key.1")
     assert len(sentence) < 200
+
+
+def test_every_excess_is_named() -> None:
+    assert len(find_excesses({"a\0": ["b\0", {"c": LARGEST + 1}], "d": nested(DEEPEST + 3)})) == 4
+
+
+def test_a_copy_shares_no_table_and_no_list() -> None:
+    plain = {"a": [{"b": 1}, [2]]}
+    copied = copy_plain(plain)
+    assert copied == plain
+    copied["a"][0]["b"], copied["a"][1][0] = 3, 4
+    assert plain == {"a": [{"b": 1}, [2]]}
 
 
 @pytest.mark.parametrize("change", [f"seed={2**64}", "a." * 5000 + "b=1", 'name="a\\u0000"', "name=" + "x" * 200_000])
