@@ -155,7 +155,7 @@ def _sources(name: str) -> list[tuple[str, Callable[[], bytes]]]:
         return sorted(_walk(files(name), name), key=lambda one: one[0])
     place = (spec.origin if spec else None) or getattr(sys.modules.get(name), "__file__", None)
     if place and Path(place).is_file():
-        return [(f"{name}{Path(place).suffix}", Path(place).read_bytes)]
+        return [(".".join([*name.split(".")[:-1], Path(place).name]), Path(place).read_bytes)]
     source = getattr(getattr(spec, "loader", None), "get_source", lambda _: None)(name)  # a module in a zip file
     return [(f"{name}.py", source.encode)] if source else []
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from polyvex.cache.code import code_of
 from polyvex.cache.encode import TokenCache
 from polyvex.cache.place import digest_of
 from polyvex.data.base import Sample
@@ -14,6 +15,7 @@ from polyvex.encoders.base import WeightsPlace
 from polyvex.hooks.manager import Registries
 from polyvex.processes import Processes
 from polyvex.recipe.differences import differences
+from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import Recipe
 from polyvex.recipe.start import Start
 from polyvex.training.prepare import Prepared
@@ -50,6 +52,7 @@ def make_lock(
             for status in registries.plugins
             if status.state == "loaded"
         },
+        "code": encoder_code(recipe, registries),
         "weights_sha256": cache.weights_sha256,
         "fusion_sha256": digest_of(fusion),
         "start_sha256": digest_of(begun),
@@ -60,6 +63,13 @@ def make_lock(
         "images": len(cache.files.hashes),
         "unreadable_images": sorted(cache.unreadable),
     }
+
+
+def encoder_code(recipe: Recipe, registries: Registries) -> dict[str, dict[str, str]]:
+    """The digest of each file of code that decides an encoder's tokens, by the encoder's name, then the file's."""
+    entries = [registries.encoders.entry(table.use) for table in recipe.encoders]
+    codes = [code_of(entry.component, entry.plugin.distribution).digests for entry in entries]
+    return dict(zip(encoder_names(recipe), codes, strict=True))
 
 
 def other_encoders(start: Start, weights_sha256: Mapping[str, str | None]) -> list[str]:

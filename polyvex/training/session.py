@@ -161,8 +161,24 @@ def _trains(recipe: Recipe, run: RunDirectory) -> bool:
     return any(run.stage(index, stage).done() is None for index, stage in enumerate(recipe.stages))
 
 
+def _check_code(run: RunDirectory, before: dict[str, Any], lock: dict[str, Any], say: Say, *, training: bool) -> None:
+    """Refuse to train on with other encoder code: the stages of one run would train on different tokens."""
+    # A run that an earlier version of polyvex began has no record of the code.
+    changed = list(differences(before.get("code", lock["code"]), lock["code"], "code"))
+    if changed and training:
+        listed = "".join(f"\n  - {line}" for line in changed)
+        raise RunError(
+            f"{run.path}: the code of the encoders changed since the run began, so its tokens may differ:{listed}\n"
+            f"Restore the code (or install the versions in lock.json), or choose another --out",
+            code="code-changed",
+        )
+    for line in changed:
+        say(f"NOT AS BEFORE: {line}; the tokens, and so the answers, may differ from those of the training")
+
+
 def _check_lock(run: RunDirectory, lock: dict[str, Any], say: Say, *, training: bool) -> None:
     before = read_json(run.lock)
+    _check_code(run, before, lock, say, training=training)
     for line in differences({key: before[key] for key in VERSIONS}, {key: lock[key] for key in VERSIONS}):
         say(f"NOT AS BEFORE: {line}; the result may differ from a run in one go")
     if before.get("prompt", lock["prompt"]) != lock["prompt"]:

@@ -13,7 +13,7 @@ from polyvex.cache.images import ImageFiles
 from polyvex.data import Sample
 from polyvex.hooks.manager import Registries
 from polyvex.recipe import Recipe
-from polyvex.training.lock import LIBRARIES, hash_data, make_lock
+from polyvex.training.lock import LIBRARIES, encoder_code, hash_data, make_lock
 from polyvex.training.prepare import prepare
 
 SAMPLES = [Sample(id="a", question="q", answer="x", images=("1.png",)), Sample(id="b", question="p", answer="y")]
@@ -65,6 +65,20 @@ def test_it_names_versions_plugins_weights_data_and_seed(lock: dict[str, Any]) -
     assert lock["weights_sha256"] == {"patchify": None, "color-grid": None}
     assert (lock["samples"], lock["counts"], lock["images"]) == (48, {"train": 36, "test": 12}, 24)
     assert lock["data_sha256"]["train"] != lock["data_sha256"]["test"]
+
+
+def test_it_has_the_code_of_each_encoder(lock: dict[str, Any]) -> None:
+    assert list(lock["code"]) == ["patchify", "color-grid"]
+    for digests in lock["code"].values():
+        assert any(name.startswith("polyvex_basics") for name in digests)
+        assert "polyvex.encoders.images.py" in digests
+
+
+def test_code_is_named_by_the_name_in_the_recipe(tiny_recipe: Callable[..., Recipe], registries: Registries) -> None:
+    recipe = tiny_recipe(encoders=[{"use": "patchify"}, {"use": "patchify", "name": "again"}])
+    code = encoder_code(recipe, registries)
+    assert list(code) == ["patchify", "again"]
+    assert code["again"] == code["patchify"]
 
 
 def test_it_is_plain_json(lock: dict[str, Any]) -> None:

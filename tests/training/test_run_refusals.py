@@ -71,6 +71,29 @@ def test_a_run_does_not_go_on_with_other_weights(run: Run, one_stage: Stage) -> 
         run(**one_stage())
 
 
+def test_a_run_does_not_go_on_with_other_encoder_code(run: Run, one_stage: Stage, said: Any) -> None:
+    first = run(**one_stage())
+    lock = json.loads(first.lock.read_text())
+    file = next(name for name in lock["code"]["patchify"] if name.startswith("polyvex_basics"))
+    lock["code"]["patchify"][file] = "another"
+    first.lock.write_text(json.dumps(lock))
+    run(**one_stage())  # no stage is left, so nothing trains on other tokens
+    assert said.any_with(f"NOT AS BEFORE: code.patchify.{file}: 'another' there")
+    (first.path / "stages" / "0-tune" / "done.json").unlink()
+    with pytest.raises(RunError, match=file) as caught:
+        run(**one_stage())
+    assert caught.value.code == "code-changed"
+
+
+def test_a_run_without_a_record_of_its_code_goes_on(run: Run, one_stage: Stage) -> None:
+    first = run(**one_stage())
+    lock = json.loads(first.lock.read_text())
+    del lock["code"]
+    first.lock.write_text(json.dumps(lock))
+    (first.path / "stages" / "0-tune" / "done.json").unlink()
+    run(**one_stage())
+
+
 def test_a_folder_with_something_else_is_refused(run: Run, one_stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").touch()
