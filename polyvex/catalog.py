@@ -2,15 +2,19 @@
 
 import json
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from polyvex.data.base import Dataset
 from polyvex.encoders import WeightsPlace
 from polyvex.encoders.base import EncoderFacts, VisionEncoder
 from polyvex.errors import ContractError
+from polyvex.fusion.base import Fusion
 from polyvex.hooks.manager import Registries
 from polyvex.hooks.registry import Plugin, Registry
+from polyvex.lm.base import LanguageModel
 from polyvex.options import Options
 
 
@@ -103,6 +107,32 @@ def _facts(encoder: type[VisionEncoder]) -> dict[str, Any]:
         "source": facts.source,
         "weights": place,
     }
+
+
+def missing_here(component: type[Any], options: Mapping[str, Any] | None = None) -> str:
+    """What must be given or installed before a component can be used on this machine; empty if nothing.
+
+    Args:
+        options: values of its options; of the others, the defaults.
+    """
+    given = options or {}
+    fields = component.Options.model_fields
+    if required := [name for name, field in fields.items() if field.is_required() and name not in given]:
+        return f"needs the option{'s' if len(required) > 1 else ''} {', '.join(required)}"
+    try:
+        install = _install(component, component.Options(**given))
+    except Exception as error:  # a plugin's own code; the others are listed all the same
+        return f"BROKEN: {type(error).__name__}: {error}"
+    return f"not on this machine. To get it: {install}" if install else ""
+
+
+def _install(component: type[Any], options: Any) -> str:
+    """How to get what a component lacks on this machine; empty if it lacks nothing."""
+    if issubclass(component, LanguageModel | Dataset):
+        return component(options).missing()
+    if issubclass(component, VisionEncoder | Fusion) and (place := component.weights(options)) is not None:
+        return place.install if place.needed and place.path is None else ""
+    return ""
 
 
 def diagnose(registries: Registries) -> list[dict[str, str]]:

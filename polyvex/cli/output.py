@@ -26,9 +26,18 @@ echo_error = partial(echo, err=True)
 """Print to stderr."""
 
 
-def prompt(text: str, **options: Any) -> str:
-    """Ask a question on the terminal; Ctrl-C aborts the command."""
-    return typer.prompt(printable(text), **options)
+def prompt(text: str, *, default: str | None = None, words: Sequence[str] = (), paths: bool = False) -> str:
+    """Ask a question on the terminal; Ctrl-C aborts the command.
+
+    Args:
+        default: the answer if only Enter is pressed; without it, the question is repeated.
+        words: answers that the tab key completes; with ``paths`` also files and folders.
+    """
+    from polyvex.cli.completion import completing
+
+    shown = text if default is None else f"{text} [{default}]"
+    with completing(words, paths=paths):
+        return typer.prompt(printable(shown), default=default, show_default=False).strip()
 
 
 def console() -> "Console":

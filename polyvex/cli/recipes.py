@@ -27,6 +27,7 @@ def compose(
     """Write a complete, commented recipe; asks step by step on a terminal when called without options."""
     from polyvex.errors import RecipeError
     from polyvex.recipe.compose import Choices, compose_recipe
+    from polyvex.storage import write_text
 
     if output is not None and output.exists() and not force:
         raise RecipeError([f"{output} exists; choose another file, or overwrite it with --force"], source="compose")
@@ -35,16 +36,15 @@ def compose(
     if choices == Choices() and not changes:
         if not sys.stdin.isatty():
             raise RecipeError(["no --encoder given. Names: polyvex encoders"], source="compose")
-        from polyvex.cli.questions import ask_choices, ask_file
+        from polyvex.cli.questions import write_by_questions
 
-        choices = ask_choices(registries)
-        output = output or ask_file(choices.name)
-    text = compose_recipe(choices, registries, overrides=changes or (), file=output)
-    if output is None:
-        echo(text, nl=False)
-        return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
+        output = write_by_questions(registries, output)
+    else:
+        text = compose_recipe(choices, registries, overrides=changes or (), file=output)
+        if output is None:
+            echo(text, nl=False)
+            return
+        write_text(output, text)
     echo(f"wrote {output}. What it costs: polyvex plan {output}")
 
 

@@ -48,6 +48,10 @@ class Dataset(ABC, Generic[OptionsT]):
     def __init__(self, options: OptionsT):
         self.options = options
 
+    def missing(self) -> str:
+        """How to get what is not on this machine; empty if everything is, or nothing is needed."""
+        return ""
+
     @abstractmethod
     def splits(self) -> list[str]:
         """Names of the splits, such as ``train`` and ``test``."""

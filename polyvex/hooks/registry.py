@@ -109,9 +109,14 @@ class Registry(Generic[T]):
         return self.entries[name]
 
 
+def near_names(name: str, known: list[str]) -> list[str]:
+    """Up to three of the ``known`` names that resemble ``name``, the nearest first."""
+    return difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+
+
 def unknown(kind: str, name: str, known: list[str]) -> str:
     """Say that ``name`` is not known, with the nearest names first."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = near_names(name, known)
     hint = f" Did you mean {' or '.join(repr(item) for item in near)}?" if near else ""
     if len(known) > MANY and near:
         return f"unknown {kind} '{name}'.{hint} There are {len(known)}{LISTED.get(kind, '')}"

@@ -1,6 +1,6 @@
 """Write a complete, commented recipe from a few choices."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ MOE_CHOICES = ("none", "sparse", "dense", "first_half", "second_half")
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person chose; empty takes the usual choice."""
+    """What a person chose; empty takes the usual choice.
+
+    ``options`` are set in a component's table, by the table's key: ``data``, ``lm``, or ``encoders.0`` for the first.
+    """
 
     encoders: list[str] = field(default_factory=list)
     fusion: str = ""
@@ -29,6 +32,7 @@ class Choices:
     moe: str = ""
     data: str = ""
     name: str = ""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def compose_recipe(
@@ -72,11 +76,13 @@ def _raw(choices: Choices, registries: Registries) -> dict[str, Any]:
     sparse = (choices.moe or "none") != "none"
     raw: dict[str, Any] = {
         "name": choices.name or "-".join([*choices.encoders, choices.fusion or "mlp"]),
-        "encoders": [{"use": name} for name in choices.encoders],
-        "fusion": {"use": choices.fusion or "mlp"},
-        "positions": {"use": choices.positions or "sequential"},
-        "lm": _lm(choices.lm or "small-llama", registries),
-        "data": _data(choices.data, registries),
+        "encoders": [
+            {"use": name, **choices.options.get(f"encoders.{index}", {})} for index, name in enumerate(choices.encoders)
+        ],
+        "fusion": {"use": choices.fusion or "mlp", **choices.options.get("fusion", {})},
+        "positions": {"use": choices.positions or "sequential", **choices.options.get("positions", {})},
+        "lm": {**_lm(choices.lm or "small-llama", registries), **choices.options.get("lm", {})},
+        "data": {**_data(choices.data, registries), **choices.options.get("data", {})},
         "stages": _stages(choices.lm or "small-llama", registries, sparse=sparse),
     }
     if sparse:

@@ -174,22 +174,3 @@ def test_broken_plugins_are_told_by_every_command_beside_its_output(
     assert json.loads(captured.out)["name"] == "tiny"
     assert "UNKNOWN plugin basic" in captured.err
     assert "Did you mean 'basics'?" in captured.err
-
-
-def test_compose_asks_step_by_step(
-    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    answers = iter(
-        [
-            *("patchfy", "patchify color-grid"),  # the first is no encoder, so it asks again
-            *("", "share_row", "", "sparse", str(tiny_data)),
-            *("My Recipe", "mine"),  # the first is no name
-            str(tmp_path / "mine.toml"),
-        ]
-    )
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    monkeypatch.setattr("typer.prompt", lambda text, default="": next(answers) or default)
-    assert run(["compose"]) == 0
-    assert "unknown: patchfy" in capsys.readouterr().out
-    assert run(["plan", str(tmp_path / "mine.toml")]) == 0
-    assert 'use = "share_row"' in (tmp_path / "mine.toml").read_text(encoding="utf-8")

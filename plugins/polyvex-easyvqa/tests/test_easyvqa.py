@@ -78,7 +78,9 @@ def test_an_unknown_split_names_the_known_ones():
 
 
 def test_a_missing_wheel_names_the_command(monkeypatch: pytest.MonkeyPatch):
+    assert EasyVqa(EasyVqaOptions()).missing() == ""
     monkeypatch.setattr(polyvex_easyvqa.dataset, "find_in_wheel", lambda *_: None)
+    assert EasyVqa(EasyVqaOptions()).missing() == polyvex_easyvqa.dataset.INSTALL
 
     with pytest.raises(DataError, match=re.escape("pip install --no-deps easy-vqa==1.0")):
         EasyVqa(EasyVqaOptions()).samples("train")

@@ -43,6 +43,10 @@ class EasyVqa(Dataset[EasyVqaOptions]):
     def __init__(self, options: EasyVqaOptions):
         super().__init__(options)
 
+    def missing(self) -> str:
+        """How to install the wheel, if it is not installed."""
+        return "" if find_in_wheel("easy-vqa", "data/train/questions.json") else INSTALL
+
     def splits(self) -> list[str]:
         """``train`` and ``test``."""
         return list(SPLITS)
