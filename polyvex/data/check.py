@@ -86,7 +86,8 @@ def check_samples(samples: Sequence[Sample], *, where: str) -> None:
         seen.add(getattr(sample, "id", None) if not found else None)
         problems += [f"sample {name}: {problem}" for problem in found]
     if problems:
-        raise DataError("\n".join([f"{where}: {len(problems):,} problems", *listed(problems)]), code="samples")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
+        raise DataError("\n".join([f"{where}: {count}", *listed(problems)]), code="samples")
 
 
 def listed(problems: Iterable[str], *, count: int | None = None) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polyvex.errors import DataError
-from polyvex.reading import open_regular
+from polyvex.reading import clip, open_regular
 
 MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),

@@ -195,6 +195,14 @@ def test_a_byte_that_is_not_utf_8_is_named_with_its_line(tmp_path: Path) -> None
         dataset.samples("train")
 
 
+def test_a_large_file_in_utf_16_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "WIDEST", 10)
+    (tmp_path / "train.jsonl").write_bytes(("\ufeff" + TEXT).encode("utf-16-le"))
+    with pytest.raises(DataError) as error:
+        JsonLines(JsonLinesOptions(folder=str(tmp_path))).samples("train")
+    assert error.value.code == "data-lines"
+
+
 def test_cut_utf_16_is_named_with_its_line(tmp_path: Path) -> None:
     dataset = write(tmp_path)
     (tmp_path / "train.jsonl").write_bytes(("\ufeff" + TEXT).encode("utf-16-le") + b"x")
