@@ -18,8 +18,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 M = TypeVar("M", bound=nn.Module)
 
-DEVICE = torch.device("meta")
-"""The device that the tensors report. Factories accept it on every machine."""
+DEVICE = torch.device("meta", 1)
+"""The device that the tensors report. Factories accept it on every machine. The index tells it from the device on which
+models are planned, so that values that a library caches by device are not confused."""
 
 COPIES = {"_to_copy", "copy_"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}

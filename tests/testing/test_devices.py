@@ -1,5 +1,7 @@
 """Tokens stay on the device of the pixels, which can be told without a GPU."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor
@@ -65,6 +67,23 @@ def test_another_device_fails(broken: type[Good], told: str):
         check_encoder(broken, GoodOptions())
 
     assert broken.__name__ in str(caught.value)
+
+
+@cache
+def ramp(device: torch.device) -> Tensor:
+    return torch.linspace(0, 1, DIM, device=device)
+
+
+class KeepsATensorForEachDevice(Good):
+    def features(self, pixels: Tensor) -> Tensor:
+        return super().features(pixels) + ramp(pixels.device).to(pixels.dtype)
+
+
+def test_tensors_kept_for_each_device_pass_after_the_model_was_planned():
+    ramp(torch.device("meta"))
+    encoder = KeepsATensorForEachDevice(GoodOptions()).eval()
+
+    check_device(encoder, encoder.describe(GoodOptions()))
 
 
 @pytest.mark.parametrize("good", [Good, MakesATensorWhereThePixelsAre, LeavesTorch], ids=lambda good: good.__name__)
