@@ -126,7 +126,10 @@ def structure_of(checkpoint: str, size: Size, layers: tuple[int, ...], norm: boo
         pixels = torch.empty(1, 3, *size)
     network.eval()
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        outputs = read_layers(network, pixels, kept, norm=norm)
+        try:
+            outputs = read_layers(network, pixels, kept, norm=norm)
+        except (RuntimeError, AssertionError) as error:  # a kernel or a window that is larger than its input
+            raise ValueError(f"'{checkpoint}' cannot read {size[0]}x{size[1]} pixels: {error}") from None
     grids = [Grid(rows=output.shape[2], cols=output.shape[3]) for output in outputs]
     if len(set(grids)) > 1:
         raise ValueError(
