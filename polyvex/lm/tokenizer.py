@@ -48,7 +48,8 @@ def stop_ids(
         )
     special = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", {})}
     known = [one for one in ids if generation is not None or one in special]
-    return list(dict.fromkeys([*known, int(tokenizer.eos_token_id)]))
+    end: Any = tokenizer.eos_token_id
+    return list(dict.fromkeys([*known, int(end)]))
 
 
 def add_token(tokenizer: "PreTrainedTokenizerBase", token: str) -> int:
@@ -66,7 +67,7 @@ def add_token(tokenizer: "PreTrainedTokenizerBase", token: str) -> int:
     if token not in vocabulary and len(used) <= max(used):
         _fill(tokenizer, used)
     tokenizer.add_special_tokens({"additional_special_tokens": [token]})
-    number = int(tokenizer.convert_tokens_to_ids(token))
+    number = _id_of(tokenizer, token)
     clash = (token not in vocabulary and number in used) or _stored(tokenizer, token) != number
     if clash or number in tokenizer.encode(token, add_special_tokens=False, split_special_tokens=True):
         raise RecipeError(
@@ -91,6 +92,10 @@ def _fill(tokenizer: Any, used: Collection[int]) -> None:
 def _stored(tokenizer: Any, token: str) -> int:
     """The id of a token once the tokenizer is stored and loaded."""
     if not tokenizer.is_fast:
-        return int(tokenizer.convert_tokens_to_ids(token))
+        return _id_of(tokenizer, token)
     backend = tokenizer.backend_tokenizer
     return int(type(backend).from_str(backend.to_str()).token_to_id(token))
+
+
+def _id_of(tokenizer: Any, token: str) -> int:
+    return int(tokenizer.convert_tokens_to_ids(token))

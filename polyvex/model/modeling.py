@@ -73,9 +73,9 @@ class PolyvexForConditionalGeneration(SeesImages, GeneratesWithImages, PreTraine
         self.lm: Any = lm
         if lm is None:
             self.lm = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
+        self.lm.config.dtype = self.lm.dtype  # as loading sets it, so that a stored model is the same file again
         # One object, or transformers would read an attention implementation here that the model does not use.
         config.text_config = self.lm.config
-        config.text_config.dtype = self.lm.dtype  # as loading sets it, so that a stored model is the same file again
         # The components are small next to the language model and may keep buffers or plain tensors that a meta
         # device would lose, so they are made for real even where transformers asks for empty ones.
         with torch.device("cpu"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polyvex.recipe.chat import render_chat
 from polyvex.recipe.schema import CHAT, PromptTable, placed
@@ -37,7 +37,7 @@ def prompt_form(prompt: PromptTable, tokenizer: "PreTrainedTokenizerBase", stop_
     Raises:
         RecipeError: if the chat template cannot be used; see :func:`~polyvex.recipe.chat.render_chat`.
     """
-    end = tokenizer.eos_token_id
+    end: Any = tokenizer.eos_token_id
     if prompt.template != CHAT:
         return PromptForm(template=placed(prompt.template, prompt.image_place), end_ids=[end], dated=False)
     chat = render_chat(prompt, tokenizer)

@@ -95,7 +95,9 @@ def _small(kind: Any, values: dict[str, Any], *, layers: bool) -> Any:
         config = shrink(kind.config_class.from_dict(values), layers=layers)
         with torch.device("meta"):
             size = sum(weight.numel() for weight in _made(config).parameters())
-        lm = _made(config) if size <= LARGEST else None
+        if size > LARGEST:
+            return None
+        lm = _made(config)
     except Exception:  # whatever a configuration's class or a layer raises for sizes that do not fit
         return None
     if type(lm) is not kind:
