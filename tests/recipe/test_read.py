@@ -76,6 +76,7 @@ def test_the_resolved_recipe_has_every_default(tiny_recipe: Callable[..., Recipe
     assert data["loss"] == {
         **{"load_balance": 0.01, "router_z": 0.0, "importance": 0.0, "load": 0.0},
         "balance": "first",
+        "balance_layers": "sum",
     }
 
 
