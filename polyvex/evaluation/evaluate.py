@@ -12,9 +12,11 @@ import torch
 from polyvex.data.base import Sample
 from polyvex.data.batches import ReadImages, pad_left, to_device
 from polyvex.data.prompt import CountTokens
+from polyvex.errors import ContractError
 from polyvex.evaluation.base import Metric
 from polyvex.evaluation.intervals import Interval, interval, is_graded
 from polyvex.progress import bar
+from polyvex.reading import clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,8 @@ def evaluate(
         count: how many visual tokens images take, where that depends on the image.
         images: false asks without the images, which tells how far guessing gets.
         before: answers of an earlier call that was interrupted, by the number of their sample; these are not asked
-            again. The caller knows that they belong to the same samples and model.
+            again, except in a batch that is not complete. The caller knows that they belong to the same samples and
+            model.
         keep: gets the answers of each batch, by the number of their sample, as soon as they are there.
     """
     model.eval()
@@ -140,11 +143,13 @@ def evaluate(
     shown = [sample.images if images else () for sample in samples]
     ids = [prompts.question(sample.question, images=count(paths)) for sample, paths in zip(samples, shown, strict=True)]
     found = dict(before or {})
-    order = sorted(set(range(len(samples))) - set(found), key=lambda index: len(ids[index]))
+    order = sorted(range(len(samples)), key=lambda index: len(ids[index]))
     ends = end_ids(model)
-    starts = range(0, len(order), batch_size)
-    for start in bar(starts, desc=f"answer {name}", unit="batch", disable=not progress):
-        chosen = order[start : start + batch_size]
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    left = [
+        batch for batch in batches if not found.keys() >= set(batch)
+    ]  # batches stay those of an unbroken evaluation
+    for chosen in bar(left, desc=f"answer {name}", unit="batch", disable=not progress):
         batch: dict[str, Any] = pad_left([ids[index] for index in chosen], processor.tokenizer.pad_token_id)
         paths = [path for index in chosen for path in shown[index]]
         if paths:
@@ -154,7 +159,7 @@ def evaluate(
         new = output[:, batch["input_ids"].shape[1] :].tolist()
         texts = processor.tokenizer.batch_decode([before_end(row, ends) for row in new], skip_special_tokens=True)
         answered = {
-            index: _answered(samples[index], text.strip(), metric[1], cut=not ends.intersection(row))
+            index: _answered(samples[index], text.strip(), metric, cut=not ends.intersection(row))
             for index, text, row in zip(chosen, texts, new, strict=True)
         }
         found.update(answered)
@@ -177,14 +182,33 @@ def before_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
     return list(takewhile(lambda one: one not in ends, ids))
 
 
-def _answered(sample: Sample, text: str, metric: Metric, *, cut: bool) -> Answered:
+def score_of(metric: tuple[str, Metric], answer: str, sample: Sample) -> float:
+    """The score of an answer as a Python float; ``metric`` is the metric and its name.
+
+    Raises:
+        ContractError: with the code ``metric-score``, if the metric returns something else than a number from 0 to 1.
+    """
+    value: Any = metric[1].score(answer, sample)
+    try:
+        score = float(value)  # bools and the scalars of NumPy and torch, which JSON cannot store, become floats
+    except (TypeError, ValueError):
+        score = math.nan
+    if not 0 <= score <= 1:
+        raise ContractError(
+            f"the metric '{metric[0]}' scored an answer with {clip(repr(value), 60)}, expected a number from 0 to 1",
+            code="metric-score",
+        )
+    return score
+
+
+def _answered(sample: Sample, text: str, metric: tuple[str, Metric], *, cut: bool) -> Answered:
     return Answered(
         id=sample.id,
         kind=sample.kind,
         question=sample.question,
         expected=sample.answer,
         answer=text,
-        score=metric.score(text, sample),
+        score=score_of(metric, text, sample),
         images=sample.images,
         cut=cut,
         answers=sample.answers,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from polyvex.data.base import Sample
 from polyvex.errors import RecipeError, RunError
-from polyvex.evaluation.evaluate import Answered, Evaluation
+from polyvex.evaluation.evaluate import Answered, Evaluation, score_of
 from polyvex.hooks.manager import Registries, load_registries
 from polyvex.hooks.registry import unknown
 from polyvex.records.evaluation import EvaluationSummary
@@ -65,7 +65,9 @@ def _rescore(run: RunDirectory, stored: EvaluationSummary, metric: str, registri
     result = Evaluation(
         name=stored.name,
         metric=metric,
-        answers=[replace(answer, score=scorer.score(answer.answer, _sample(answer))) for answer in answers],
+        answers=[
+            replace(answer, score=score_of((metric, scorer), answer.answer, _sample(answer))) for answer in answers
+        ],
         skipped=stored.skipped,
         images=stored.images,
         graded=scorer.graded,

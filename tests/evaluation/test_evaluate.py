@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,9 @@ from polyvex.assemble import Built, build
 from polyvex.cache import TokenCache, fill_cache
 from polyvex.cache.reader import ImageReader
 from polyvex.data import Sample
-from polyvex.evaluation.evaluate import Answered, Evaluation, evaluate
+from polyvex.errors import ContractError
+from polyvex.evaluation.base import Metric
+from polyvex.evaluation.evaluate import Answered, Evaluation, evaluate, score_of
 from polyvex.evaluation.intervals import wilson
 from polyvex.evaluation.metrics import ExactMatch
 from polyvex.hooks.manager import Registries
@@ -190,3 +193,39 @@ def test_an_answer_that_does_not_end_by_itself_is_counted_as_cut(
     allowed = [token for token in range(built.model.lm.config.vocab_size) if token != end]
     monkeypatch.setattr(built.model.generation_config, "suppress_tokens", allowed)
     assert ask(samples).cut == 0
+
+
+def test_a_batch_that_a_kill_has_cut_is_answered_again_as_a_whole(ask: Ask, samples: list[Sample]) -> None:
+    batches: list[set[int]] = []
+    whole = ask(samples, batch_size=4, keep=lambda answers: batches.append(set(answers)))
+    first, second, *_ = ({number: whole.answers[number] for number in batch} for batch in batches)
+    cut = {**first, **dict(list(second.items())[:1])}
+    again: list[set[int]] = []
+    assert ask(samples, batch_size=4, before=cut, keep=lambda answers: again.append(set(answers))) == whole
+    assert again == batches[1:]
+
+
+class Scores(Metric):
+    """Scores everything with one value."""
+
+    summary = "one value"
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def score(self, answer: str, sample: Sample) -> float:
+        return self.value
+
+
+@pytest.mark.parametrize(("value", "expected"), [(True, 1.0), (np.float32(0.5), 0.5), (torch.tensor(1), 1.0), (0, 0.0)])
+def test_scores_become_floats_that_json_can_store(value: Any, expected: float) -> None:
+    score = score_of(("one", Scores(value)), "a", Sample(id="0", question="q", answer="a"))
+    assert type(score) is float
+    assert score == expected
+
+
+@pytest.mark.parametrize("value", [None, "right", float("nan"), 1.5, -0.1])
+def test_a_score_that_is_no_number_from_0_to_1_is_refused(value: Any) -> None:
+    with pytest.raises(ContractError) as error:
+        score_of(("one", Scores(value)), "a", Sample(id="0", question="q", answer="a"))
+    assert error.value.code == "metric-score"
