@@ -124,6 +124,7 @@ def replace_file(path: Path, fill: Callable[[Path], object], *, needed: int | No
             with part.open("rb") as stream:
                 os.fsync(stream.fileno())
             os.replace(part, path)
+            flush_names(path.parent)
         finally:
             part.unlink(missing_ok=True)
 
@@ -151,6 +152,7 @@ def replace_folder(folder: Path, fill: Callable[[Path], object], *, needed: int 
             if folder.exists():
                 shutil.rmtree(folder)
             os.replace(part, folder)
+            flush_names(folder.parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -181,6 +183,20 @@ def flush(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
+
+
+def flush_names(folder: Path) -> None:
+    """Flush the names of the files in ``folder`` to the disk, so that a rename survives a loss of power."""
+    if os.name != "posix":  # elsewhere, folders cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems flush no folders
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextmanager
