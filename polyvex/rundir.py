@@ -18,7 +18,8 @@ from polyvex.manifest import Manifest, read_manifest
 from polyvex.processes import processes
 from polyvex.recipe.differences import differences
 from polyvex.recipe.schema import Recipe, Stage
-from polyvex.records.files import read_toml
+from polyvex.records.files import read_record, read_toml
+from polyvex.records.run import DoneRecord
 from polyvex.storage import PART, below, check_readable, flush, remove_stale_parts, share, space_for, write_text
 
 BUSY = ".busy"
@@ -164,10 +165,10 @@ class StageDirectory:
         """What was written when the stage ended; None before.
 
         Raises:
-            RunError: with the code ``damaged-record``, if the file is not JSON.
+            RunError: with the code ``damaged-record``, if the file is damaged.
         """
         path = self.path / "done.json"
-        return read_json(path) if path.exists() else None
+        return read_record(path, DoneRecord).model_dump(exclude={"version"}) if path.exists() else None
 
     def finish(self, record: Mapping[str, Any]) -> None:
         """Mark the stage as done."""

@@ -45,8 +45,9 @@ def test_no_run(tmp_path: Path) -> None:
 def test_a_stage_is_done_when_it_says_so(tmp_path: Path) -> None:
     stage = StageDirectory(tmp_path / "0-align")
     assert stage.done() is None
-    stage.finish({"steps": 3})
-    assert stage.done() == {"steps": 3}
+    record = {"steps": 3, "seconds": 1.0, "trained_parameters": 2, "hashes_before": {}, "hashes_after": {}}
+    stage.finish(record)
+    assert stage.done() == record
 
 
 def test_places(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:

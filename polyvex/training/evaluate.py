@@ -15,6 +15,8 @@ from polyvex.hooks.manager import Registries, load_registries
 from polyvex.model import PolyvexForConditionalGeneration, PolyvexProcessor
 from polyvex.processes import processes
 from polyvex.recipe.schema import Recipe
+from polyvex.records.files import read_record
+from polyvex.records.run import DoneRecord
 from polyvex.rundir import FINISHED, RunDirectory, read_json
 from polyvex.storage import write_text
 from polyvex.training.lock import hash_data
@@ -40,7 +42,7 @@ def evaluate_split(
         session.data.test,
         session.reader,
         name=name,
-        weights=read_json(session.run.path / "stages" / name / "done.json")["hashes_after"],
+        weights=read_record(session.run.path / "stages" / name / "done.json", DoneRecord).hashes_after,
         images=images,
         skipped=session.data.skipped_test,
         progress=session.progress,

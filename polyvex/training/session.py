@@ -20,6 +20,8 @@ from polyvex.recipe.prompt import DATED, prompt_form
 from polyvex.recipe.samples import image_limits, image_notes, image_problems, read_split, training_texts
 from polyvex.recipe.schema import Recipe
 from polyvex.recipe.start import Start
+from polyvex.records.files import read_record
+from polyvex.records.run import DataLock
 from polyvex.rundir import RunDirectory, changed_files, read_json, store_whole
 from polyvex.storage import write_text
 from polyvex.training.lock import make_lock
@@ -177,9 +179,9 @@ def _check_code(run: RunDirectory, before: dict[str, Any], lock: dict[str, Any],
 
 
 def _check_lock(run: RunDirectory, lock: dict[str, Any], say: Say, *, training: bool) -> None:
-    before = read_json(run.lock)
+    before = read_record(run.lock, DataLock).model_dump()
     _check_code(run, before, lock, say, training=training)
-    for line in differences({key: before[key] for key in VERSIONS}, {key: lock[key] for key in VERSIONS}):
+    for line in differences({key: before.get(key) for key in VERSIONS}, {key: lock[key] for key in VERSIONS}):
         say(f"NOT AS BEFORE: {line}; the result may differ from a run in one go")
     if before.get("prompt", lock["prompt"]) != lock["prompt"]:
         raise RunError(

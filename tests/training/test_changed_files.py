@@ -96,7 +96,7 @@ def test_a_stage_before_a_stored_one_is_not_trained_anew(run: Run, earlier_run: 
 
 
 @pytest.mark.parametrize("name", ["stages/0-tune/done.json", "lock.json"])
-@pytest.mark.parametrize("content", ["", "[]", '{"stage": '])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"stage": '])
 def test_a_damaged_record_is_named(name: str, content: str, run: Run, one_stage: Stage) -> None:
     first = run(**one_stage())
     (first.path / name).write_text(content)
