@@ -15,6 +15,7 @@ from polyvex.evaluation.evaluate import Answered
 from polyvex.evaluation.intervals import figure
 from polyvex.hooks.manager import Registries
 from polyvex.plan.tokens import budgets
+from polyvex.processes import processes
 from polyvex.recipe.schema import Recipe
 from polyvex.records.ablation import CellResult
 from polyvex.records.evaluation import EvaluationSummary
@@ -22,8 +23,12 @@ from polyvex.records.files import read_lines, read_record, read_toml
 from polyvex.rundir import dump_recipe, refuse_another
 from polyvex.storage import below, write_text
 from polyvex.training.stages import NOT_AS_THERE, STARTS, Stopped, train
+from polyvex.training.together import wait
 
 Say = Callable[[str], None]
+
+INDEX = "ablation.json"
+"""File with the plan and the results of an ablation that ran to its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,9 @@ def ablate(
     recipe = recipe.located()
     cells = plan_cells(recipe, registries, axes=axes, seeds=seeds, out=Path(out))
     folder = _open(Path(out), recipe)
+    writes = processes().first
+    if writes:  # the index of an earlier call may list other cells, and counts only if this one ends
+        (folder / INDEX).unlink(missing_ok=True)
     failed: dict[str, str] = {}
     for number, cell in enumerate(cells, 1):
         head = f"cell {number}/{len(cells)} {cell.label}, seed {cell.seed}"
@@ -81,7 +89,8 @@ def ablate(
             continue
         say(f"{head}: {_figure(_result(folder, cell))}")
     results = compare_all(read_groups(folder, cells, registries), first=cells[0].label)
-    _write_index(folder, cells, results, failed, axes or recipe.ablation.axes)
+    if writes:
+        _write_index(folder, cells, results, failed, axes or recipe.ablation.axes)
     return Outcome(results=results, failed=failed)
 
 
@@ -136,7 +145,9 @@ def _run_cell(
         "answers": str(summary_path.with_suffix(".jsonl").relative_to(out)),
         **summary.model_dump(),
     }
-    write_text(out / "result.json", json.dumps(record, indent=2))
+    if processes().first:
+        write_text(out / "result.json", json.dumps(record, indent=2))
+    wait(processes())
     return [line for line in lines if line.startswith((STARTS, NOT_AS_THERE))]
 
 
@@ -189,4 +200,4 @@ def _write_index(
         "results": [result.as_dict() for result in results],
         "failed": dict(failed),
     }
-    write_text(folder / "ablation.json", json.dumps(index, indent=2))
+    write_text(folder / INDEX, json.dumps(index, indent=2))

@@ -140,6 +140,20 @@ def test_a_wider_grid_runs_only_what_is_new(
     assert ids == [index_of(tmp_path)["cells"][0]["id"]]
 
 
+def test_a_wider_grid_that_is_interrupted_has_no_index(
+    short: Recipe, registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(short, registries, tmp_path, axes={"positions": ["sequential"]})
+
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(short, registries, tmp_path, axes={"positions": ["sequential", "share_all"]})
+    assert not (tmp_path / "ablation.json").exists()  # that of the narrower grid would say that this one has ended
+
+
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), Stopped("stopped at step 1")])
 def test_an_interrupted_grid_goes_on_where_it_stopped(
     short: Recipe,
