@@ -199,7 +199,7 @@ class GivesTuples(Dataset):
 
 
 def test_samples_of_another_kind_fail():
-    with pytest.raises(AssertionError, match="GivesTuples, split train.*\\n.*got tuple; expected Sample"):
+    with pytest.raises(AssertionError, match=r"GivesTuples, split train.*\n.*got tuple; expected Sample"):
         check_dataset(GivesTuples, DatasetOptions())
 
 
