@@ -26,7 +26,7 @@ SYSTEM = "You are a helpful assistant."
 """A system turn, to find out whether a template needs one."""
 
 WRITE_OUT = 'or write the prompt out: prompt.template = "{image}Question: {question}\\nAnswer: "'
-DIRECTIVES = "aAbBcCdDeFgGhHIjklmMpPrRSTuUVwWxXyYzZ"
+DIRECTIVES = "aAbBcCdDeFgGhHIjklmMpPrRSTuUVwWxXyYzZ%"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,9 @@ def render_chat(prompt: PromptTable, tokenizer: "PreTrainedTokenizerBase") -> Ch
     source = _source(prompt, tokenizer)
     text = _prompt(source, prompt, tokenizer)
     _check_content(text, source, prompt, tokenizer)
-    other = prompt.model_copy(update={"date": str(date.fromisoformat(prompt.date) + timedelta(days=400))})
+    day = date.fromisoformat(prompt.date)
+    shift = timedelta(days=400 if day.year < 5000 else -400)  # Python's calendar ends with the year 9999
+    other = prompt.model_copy(update={"date": str(day + shift)})
     return Chat(
         prompt=text,
         after=_after(source, prompt, tokenizer),

@@ -84,7 +84,7 @@ class PromptTable(Options):
         except (TypeError, ValueError):
             correct = False
         if not correct:
-            raise ValueError(f'date must be a day such as "{DATE}", got {str(value)[:40]!r}')
+            raise ValueError(f'a day of the calendar, such as "{DATE}"')
         return text
 
     @model_validator(mode="after")

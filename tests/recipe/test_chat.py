@@ -99,6 +99,14 @@ def test_a_template_with_a_macro_writes_the_date_and_is_otherwise_unchanged(toke
         assert ours.dated
 
 
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
+def test_the_ends_of_the_calendar_are_dates(day: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = "{{ strftime_now('%d %B 100%%') }} " + TURNS
+    found = render_chat(chat(date=day), tokenizer)
+    assert found.dated
+    assert found.prompt.startswith(date.fromisoformat(day).strftime("%d %B 100%") + " user")
+
+
 def test_without_a_date_there_is_nothing_to_report(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = TURNS
     assert not render_chat(chat(), tokenizer).dated
@@ -106,7 +114,7 @@ def test_without_a_date_there_is_nothing_to_report(tokenizer: PreTrainedTokenize
 
 @pytest.mark.parametrize("day", ["2026-02-30", "yesterday", "20260131", "", 20260131, datetime(2026, 1, 1)])
 def test_the_date_must_be_a_day(day: Any) -> None:
-    with pytest.raises(ValidationError, match="date must be a day"):
+    with pytest.raises(ValidationError, match="a day of the calendar"):
         PromptTable(template="chat", date=day)
 
 
