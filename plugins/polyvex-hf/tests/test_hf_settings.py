@@ -133,6 +133,8 @@ def test_a_filter_may_have_its_name() -> None:
         ({"image_std": [0.5, 0.5, 0.5, 0.5]}, "expected three numbers"),
         ({"image_mean": ["a", 0.5, 0.5]}, "expected three numbers"),
         ({"image_std": [1.0, 0.0, 1.0]}, "image_std"),
+        ({"image_std": -0.5}, "expected three positive numbers"),
+        ({"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0}, "crop_pct is 0; expected a share"),
         ({"resample": 9}, "resample is 9; expected one of 0"),
         ({"resample": "sharp"}, "resample is 'sharp'"),
         ({"do_rescale": False}, "do_rescale is false"),

@@ -131,7 +131,9 @@ def read_settings(settings: Settings, *, default: str | None) -> Pictures:
 def _cut(kind: str, full: Settings, resized: int, keeps_aspect: bool) -> dict[str, Any]:
     """The side that is cut out, and how the resized one relates to it."""
     if kind == "ConvNext":
-        return {"resized": 1.0, "cut": float(full["crop_pct"]), "keeps_aspect": True, "warps_from": 384}
+        if not 0 < (part := float(full["crop_pct"])) <= 1:
+            raise ValueError(f"crop_pct is {part:g}; expected a share of the side, above 0 and at most 1")
+        return {"resized": 1.0, "cut": part, "keeps_aspect": True, "warps_from": 384}
     if not full.get("do_center_crop", False):
         if keeps_aspect:
             raise ValueError("it keeps the aspect ratio and does not cut; images would differ in size")

@@ -52,12 +52,13 @@ def channels(key: str, value: Any) -> Triple:
     """One number per channel; a single number is that of each channel, as in transformers.
 
     Raises:
-        ValueError: if there are not three finite numbers.
+        ValueError: if there are not three finite numbers, or a deviation is not positive.
     """
     values = list(value) if isinstance(value, list | tuple) else [value] * 3
     numbers = [float(one) for one in values if isinstance(one, int | float) and math.isfinite(one)]
-    if len(values) != 3 or len(numbers) != 3 or (key == "image_std" and 0.0 in numbers):
-        raise ValueError(f"{key} is {value}; expected three numbers, one per channel, or one number for all")
+    if len(values) != 3 or len(numbers) != 3 or (key == "image_std" and min(numbers) <= 0):
+        kind = "positive numbers" if key == "image_std" else "numbers"
+        raise ValueError(f"{key} is {value}; expected three {kind}, one per channel, or one for all")
     return numbers[0], numbers[1], numbers[2]
 
 
