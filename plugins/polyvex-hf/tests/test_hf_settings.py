@@ -130,7 +130,7 @@ def test_a_filter_may_have_its_name() -> None:
     ("changes", "message"),
     [
         ({"image_mean": [0.5]}, r"image_mean is \[0.5\]; expected three numbers"),
-        ({"image_std": [0.5, 0.5, 0.5, 0.5]}, "expected three numbers"),
+        ({"image_std": [0.5, 0.5, 0.5, 0.5]}, "expected three positive numbers"),
         ({"image_mean": ["a", 0.5, 0.5]}, "expected three numbers"),
         ({"image_std": [1.0, 0.0, 1.0]}, "image_std"),
         ({"image_std": -0.5}, "expected three positive numbers"),
