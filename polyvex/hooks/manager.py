@@ -131,8 +131,12 @@ def load_registries(*, third_party: bool = True, extra: Mapping[str, Any] | None
     if third_party:
         _load_installed(manager, registries)
         for path in plugin_files():
-            plugin, module = load_file(path)
+            with watch() as watched:
+                plugin, module = load_file(path)
             _register(manager, module, plugin, registries, strict=True)
+            registries.plugins[-1] = replace(
+                registries.plugins[-1], import_seconds=watched.seconds, effects=watched.effects
+            )
     return registries
 
 
@@ -199,7 +203,7 @@ def _register(
     try:
         check_contract(namespace)
         check_hooks(namespace, plugin)
-        manager.register(namespace, name=plugin.name)
+        manager.register(namespace, name=plugin.file or plugin.name)
         offers = _offers(manager, namespace)
     except KeyboardInterrupt:
         raise

@@ -1,5 +1,6 @@
 """Single files as plugins: loaded by path, known by their content, refused with a reason."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,21 @@ def test_a_clash_names_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(PluginError) as caught:
         load_registries()
     assert f"Rename it in {file}" in str(caught.value)
+
+
+def test_files_of_one_name_are_both_loaded(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other" / file.name
+    other.parent.mkdir()
+    other.write_text(METRIC.replace("NAME", "'also-always'"))
+    monkeypatch.setenv(FILES, os.pathsep.join([str(file), str(other)]))
+    assert {"always", "also-always"} <= {*load_registries().metrics.names()}
+
+
+def test_what_a_file_prints_and_changes_is_kept_from_the_output(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(f"import random\nprint('hello {file}')\nrandom.seed(5)\n" + file.read_text())
+    monkeypatch.setenv(FILES, str(file))
+    status = load_registries().plugins[-1]
+    assert status.effects == ["changes Python's random state", f"prints {f'hello {file}'[:80]!r}"]
+    assert capsys.readouterr().out == ""
