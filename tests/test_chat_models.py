@@ -8,13 +8,21 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoProcessor, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoProcessor,
+    Gemma3Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from polyvex.answer import Assistant, load
-from polyvex.assemble import Built, build
+from polyvex.assemble import Built, build, empty_model
 from polyvex.data.prompt import IGNORED, IMAGE
 from polyvex.errors import RecipeError, RunError
 from polyvex.hooks.manager import Registries
+from polyvex.lm.small_llama import SmallLlama
 from polyvex.plan import make_plan
 from polyvex.recipe import Recipe
 from polyvex.rundir import RunDirectory
@@ -289,3 +297,14 @@ def test_the_way_to_generate_that_a_run_brings_is_not_used(
     (path / "custom_generate").mkdir()
     (path / "custom_generate" / "generate.py").write_text("raise SystemExit('ran')")
     assert load(path, registries=registries).ask(None, "what?", max_new_tokens=2).ids
+
+
+def test_a_multimodal_checkpoint_is_refused(
+    tiny_recipe: Make, registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(text_config={**small, "vocab_size": 300}, vision_config={**small, "image_size": 28})
+    monkeypatch.setattr(SmallLlama, "config", lambda _: config)
+    with pytest.raises(RecipeError) as error:
+        empty_model(tiny_recipe(), registries)
+    assert error.value.code == "lm-multimodal"
