@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from polyvex.printable import printable
+
 
 @dataclass
 class Watched:
@@ -50,9 +52,10 @@ class _Printed(io.TextIOBase):
         self.parts: list[str] = []
 
     def write(self, text: str) -> int:
-        """Keep the text and pass it on."""
+        """Keep the text and pass it on, with control characters written as escapes."""
         self.parts.append(text)
-        return sys.stderr.write(text)
+        sys.stderr.write(printable(text))
+        return len(text)
 
 
 def _numpy_random() -> object:

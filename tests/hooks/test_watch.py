@@ -107,3 +107,9 @@ def test_time_and_effects_of_a_plugin_are_listed(monkeypatch: pytest.MonkeyPatch
     assert (
         "plugin mine (polyvex-mine 9.9): its import changes torch's random state; changes os.environ" in warning["what"]
     )
+
+
+def test_printed_control_characters_reach_the_terminal_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    with watch():
+        print("a\x1b[2Jb")
+    assert capsys.readouterr().err == "a\\x1b[2Jb\n"
