@@ -40,7 +40,7 @@ class Score:
     graded: bool = False
 
 
-def accuracy_chart(scores: Sequence[Score], *, key: str) -> str:
+def accuracy_chart(scores: Sequence[Score], *, key: str, metric: str = "accuracy") -> str:
     """Each figure on a line of its own, with its 95 % interval, from 0 to 100 %."""
     figure, axes = one_axes(width=WIDE, height=0.6 + 0.32 * len(scores))
     for row, score in enumerate(scores):
@@ -55,7 +55,7 @@ def accuracy_chart(scores: Sequence[Score], *, key: str) -> str:
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="x", color=LINE, linewidth=0.8)
     told = "; ".join(f"{score.label}{' (no images)' if score.blind else ''} {_ends(score)}" for score in scores)
-    return svg_text(figure, key=key, title="Accuracy with 95 % intervals", about=told)
+    return svg_text(figure, key=key, title=f"{metric} with 95 % intervals", about=told)
 
 
 def _ends(score: Score) -> str:
@@ -140,15 +140,18 @@ def budget_chart(results: Sequence[Result], *, key: str) -> tuple[str, list[tupl
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+    graded, metric = any(result.graded for result in results), " / ".join(dict.fromkeys(one.metric for one in results))
+    if not graded:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+    axes.set_ylabel(f"mean {short(metric)}" if graded else short(metric), parse_math=False)
     axes.set_xlabel("positions used by one image")
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     told = "; ".join(
-        f"{result.label}: {result.positions} positions, {result.accuracy:.1%}, {result.interval[0]:.1%} to "
-        f"{result.interval[1]:.1%}"
+        f"{result.label}: {result.positions} positions, {shown(result.accuracy, graded=graded)}, "
+        f"{shown(result.interval[0], graded=graded)} to {shown(result.interval[1], graded=graded)}"
         for result in results
     )
-    return svg_text(figure, key=key, title="Accuracy against positions used", about=told), legend
+    return svg_text(figure, key=key, title=f"{metric} against positions used", about=told), legend
 
 
 def _series(results: Sequence[Result]) -> dict[str, list[Result]]:

@@ -23,22 +23,24 @@ class Example:
 
     answered: Answered
     right: bool
+    graded: bool = False
     images: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
 
 
-def choose(answers: Sequence[Answered], *, count: int = 12, right: int = 4) -> list[Example]:
+def choose(answers: Sequence[Answered], *, count: int = 12, right: int = 4, graded: bool = False) -> list[Example]:
     """At most ``count`` answers, wrong ones first: kinds take turns, and images are not shown twice if others are left.
 
     Args:
         right: places kept for right answers (score 1), if there are so many; wrong ones take what is free.
+        graded: whether scores between 0 and 1 occur, so that an answer below 1 is not simply wrong.
     """
     wrong_ones = [answer for answer in answers if answer.score < 1]
     right_ones = [answer for answer in answers if answer.score >= 1]
     kept = min(right, len(right_ones))
     chosen = _take_turns(wrong_ones, count - kept)
     chosen += _take_turns(right_ones, count - len(chosen))
-    return [_example(answer) for answer in chosen]
+    return [_example(answer, graded=graded) for answer in chosen]
 
 
 def _take_turns(answers: Sequence[Answered], count: int) -> list[Answered]:
@@ -58,7 +60,7 @@ def _take_turns(answers: Sequence[Answered], count: int) -> list[Answered]:
     return chosen
 
 
-def _example(answer: Answered) -> Example:
+def _example(answer: Answered, *, graded: bool) -> Example:
     images, gone = [], []
     for path in answer.images[:IMAGES]:
         try:
@@ -67,7 +69,7 @@ def _example(answer: Answered) -> Example:
             gone.append(str(error))
     if len(answer.images) > IMAGES:
         gone.append(f"{len(answer.images) - IMAGES} more images are not shown")
-    return Example(answered=answer, right=answer.score >= 1, images=images, gone=gone)
+    return Example(answered=answer, right=answer.score >= 1, graded=graded, images=images, gone=gone)
 
 
 def inline(image: Image.Image, *, side: int = SIDE, colors: int | None = None) -> str:

@@ -64,7 +64,7 @@ def run_view(run: RunRecord) -> dict[str, Any]:
         "graded": [one.name for one in run.evaluations if one.graded],
         "blind": [one.name for one in run.evaluations if not one.images],
         "shown": shown,
-        "examples": choose(shown.answers) if shown else [],
+        "examples": choose(shown.answers, graded=shown.graded) if shown else [],
         "losses": _losses(run),
         "loads": _loads(run.stages),
         "routing": routing_view(run.routing, run.folder / "routing") if run.routing is not None else None,
@@ -115,7 +115,13 @@ def _accuracy(evaluations: Sequence[EvaluationRecord]) -> Markup | None:
         for one in evaluations
         if one.accuracy is not None
     ]
-    return Markup(accuracy_chart(scores, key="accuracy")) if scores else None
+    return (
+        Markup(
+            accuracy_chart(scores, key="accuracy", metric=" / ".join(dict.fromkeys(one.metric for one in evaluations)))
+        )
+        if scores
+        else None
+    )
 
 
 def _kinds(evaluations: Sequence[EvaluationRecord]) -> Table:

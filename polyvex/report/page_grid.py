@@ -133,7 +133,9 @@ def _chart(results: Sequence[Result]) -> tuple[Markup | None, list[tuple[str, st
         )
         for one in results
     ]
-    return Markup(accuracy_chart(scores, key="grid")), []
+    return Markup(
+        accuracy_chart(scores, key="grid", metric=" / ".join(dict.fromkeys(one.metric for one in results)))
+    ), []
 
 
 def _finished(record: AblationRecord) -> list[tuple[str, str, str]]:

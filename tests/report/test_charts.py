@@ -1,6 +1,7 @@
 """Charts: small SVG in the page's colours, that says in words what it shows."""
 
 import re
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -131,3 +132,11 @@ def test_more_series_than_colours_are_drawn_as_one() -> None:
 def test_many_experts_are_drawn() -> None:
     shares: dict[str, Any] = {"text": [1 / 64] * 64}
     assert "expert 63 2%" in load_chart("layer 0", shares, key="k")
+
+
+def test_a_graded_ablation_is_drawn_with_its_metric_and_without_percent() -> None:
+    cells = [replace(result("a+b", name, used), metric="anls", graded=True) for name, used in (("all", 2), ("row", 8))]
+    chart, _ = budget_chart(cells, key="k")
+    assert '<title id="k-t">anls against positions used</title>' in chart
+    assert "mean anls" in chart
+    assert "%" not in re.sub(r"<[^>]*>", " ", chart)

@@ -66,3 +66,8 @@ def test_of_many_images_four_are_shown_and_the_rest_told(picture: Path) -> None:
     example = choose([answered(0, images=(str(picture),) * 6)])[0]
     assert len(example.images) == 4
     assert example.gone == ["2 more images are not shown"]
+
+
+def test_a_graded_answer_is_marked_as_graded() -> None:
+    assert [one.graded for one in choose([answered(0, score=0.5), answered(1)], graded=True)] == [True, True]
+    assert not choose([answered(0, right=False)])[0].graded

@@ -69,7 +69,7 @@ def test_a_page_says_what_the_run_is_and_what_it_reached(hand_run: Path) -> None
         "questions 4",
         "samples 48",
         "images 24",
-        "1-tune 2-experts",
+        "1-tune, exact_match 2-experts, exact_match",
         "100.0% of 2 100.0% of 2",  # kind a, after tune and after experts
         "50.0% of 2 50.0% of 2",  # kind b
         "30.1% – 95.4%",  # Wilson's interval of 3 of 4, by the formula with z = 1.96: (0.301, 0.954)
@@ -88,7 +88,7 @@ def test_a_page_says_which_run_it_starts_from(hand_run: Path) -> None:
 
 def test_an_evaluation_without_images_is_marked_blind(hand_run: Path) -> None:
     text = read(hand_run).text
-    assert "0-language (blind)" in text
+    assert "0-language, exact_match (blind)" in text
     assert "1-tune (blind)" not in text
     assert "asked blind, without images" in text
     assert "exact_match 0-language WITHOUT images: 50.0%" in str(write_report(hand_run))
