@@ -5,9 +5,10 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from polyvex.data.base import Sample
 from polyvex.data.batches import ReadImages, pad_left, to_device
@@ -32,7 +33,7 @@ class Answered:
     question: str
     expected: str
     answer: str
-    score: float
+    score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     images: tuple[str, ...] = ()
     cut: bool = False
     answers: tuple[str, ...] = ()

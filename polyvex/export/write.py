@@ -24,6 +24,7 @@ from polyvex.export.tokens import check_tokenizer, save_tokenizer, tokenizer_rea
 from polyvex.export.weights import in_family
 from polyvex.hooks.manager import Registries
 from polyvex.model.size import bytes_of
+from polyvex.model.stored import loading
 from polyvex.rundir import open_run
 from polyvex.storage import PART, flush, share, space_for, write_text
 
@@ -87,7 +88,9 @@ def export_run(
     _check_free(folder)
     assistant = load(run, registries=registries)
     # The processor's own tokenizer remembers what it was loaded with, and would write that out.
-    lm, tokenizer = merged(assistant.model.lm), AutoTokenizer.from_pretrained(run, trust_remote_code=False)
+    lm = merged(assistant.model.lm)
+    with loading(Path(run)):
+        tokenizer = AutoTokenizer.from_pretrained(run, trust_remote_code=False)
     rows = lm.get_input_embeddings().weight.shape[0]
     if found := [*reasons(lm, family, copy_dense=copy_dense), *tokenizer_reasons(tokenizer, rows)]:
         raise ExportError(found, what=f"{run} cannot be exported as {family.name}")

@@ -17,6 +17,7 @@ from polyvex.model.adapting import INSIDE
 from polyvex.model.components import build_encoders
 from polyvex.model.config import PolyvexConfig
 from polyvex.model.modeling import PolyvexForConditionalGeneration
+from polyvex.model.stored import loading
 from polyvex.recipe.differences import differences
 from polyvex.recipe.schema import Recipe
 from polyvex.recipe.start import Start
@@ -50,8 +51,13 @@ def start_problems(recipe: Recipe, registries: Registries, model: Model, start: 
     """
     for path in weight_files(start.weights):
         _check_whole(path)
-    there = empty_of(PolyvexConfig.from_pretrained(start.model), registries)
+    there = empty_of(_config_of(start), registries)
     return _misfits(recipe, model, start, there.state_dict())
+
+
+def _config_of(start: Start) -> PolyvexConfig:
+    with loading(start.model):
+        return PolyvexConfig.from_pretrained(start.model)
 
 
 @torch.no_grad()
@@ -66,7 +72,8 @@ def take_weights(recipe: Recipe, registries: Registries, model: Model, start: St
         RecipeError: if they are another model's. Tells every key that does not fit, and what the recipes differ in.
     """
     # By its own configuration, since transformers stores some language models under other names than it runs them.
-    state = Model.from_pretrained(start.model, registries=registries).state_dict()
+    with loading(start.model):
+        state = Model.from_pretrained(start.model, registries=registries).state_dict()
     if problems := _misfits(recipe, model, start, state):
         raise RecipeError(problems, source=recipe.name)
     given = {_place(name): state[name] for name in list(state)}
@@ -89,7 +96,7 @@ def spoilt_weights(start: Start) -> list[str]:
 
 def unlike(recipe: Recipe, model: Model, start: Start) -> list[str]:
     """Where the tables that make a model differ from those that made the stage's, one line per value."""
-    configs = [_plain(one) for one in (PolyvexConfig.from_pretrained(start.model), model.config)]
+    configs = [_plain(one) for one in (_config_of(start), model.config)]
     there, here = ({part: config[part] for part in ("encoders", "fusion", "positions")} for config in configs)
     if start.sparse and recipe.moe is not None:
         there["moe"], here["moe"] = configs[0]["moe"], json.loads(recipe.moe.model_dump_json())

@@ -19,6 +19,12 @@ class LockRecord(Record):
     unreadable_images: list[str]
 
 
+class WeightsLock(Record):
+    """``lock.json``, as far as a run that starts from another one reads it."""
+
+    weights_sha256: dict[str, str | None]
+
+
 class DataLock(LockRecord):
     """``lock.json``, with what is compared before a finished run reads data again."""
 

@@ -18,6 +18,8 @@ from polyvex.recipe.differences import differences
 from polyvex.recipe.model import encoder_names
 from polyvex.recipe.schema import Recipe
 from polyvex.recipe.start import Start
+from polyvex.records.files import read_record
+from polyvex.records.run import WeightsLock
 from polyvex.training.prepare import Prepared
 
 LIBRARIES = ("polyvex", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "pillow")
@@ -81,7 +83,7 @@ def other_encoders(start: Start, weights_sha256: Mapping[str, str | None]) -> li
     path = start.run / "lock.json"
     if not path.is_file():
         return [f"the weights of {', '.join(weights_sha256)}: not known there (no lock.json)"] if weights_sha256 else []
-    there = json.loads(path.read_text(encoding="utf-8"))["weights_sha256"]
+    there = read_record(path, WeightsLock).weights_sha256
     both = [name for name in weights_sha256 if name in there]
     return list(
         differences({name: there[name] for name in both}, {name: weights_sha256[name] for name in both}, "weights of")

@@ -15,6 +15,7 @@ from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.model.finite import not_finite
 from polyvex.model.size import bytes_of
 from polyvex.model.start import spoilt_weights, unlike
+from polyvex.model.stored import loading
 from polyvex.recipe.schema import Recipe, Stage
 from polyvex.recipe.start import Start, settled, start_of
 from polyvex.rundir import RunDirectory, StageDirectory, changed_files, read_json, store_whole
@@ -241,7 +242,8 @@ def _model_before(session: Session, index: int) -> PolyvexForConditionalGenerati
         return model
     earlier = session.run.stage(index - 1, session.recipe.stages[index - 1])
     earlier.check_model()
-    stored = PolyvexForConditionalGeneration.from_pretrained(earlier.model, registries=session.registries)
+    with loading(earlier.model):
+        stored = PolyvexForConditionalGeneration.from_pretrained(earlier.model, registries=session.registries)
     use_attention(stored.lm, session.recipe.lm.attention)
     return stored
 

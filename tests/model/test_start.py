@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polyvex.assemble import build_model, empty_model, make_processor
 from polyvex.encoders import WeightsPlace
-from polyvex.errors import RecipeError, WeightsError
+from polyvex.errors import RecipeError, RunError, WeightsError
 from polyvex.fusion.mlp import MLPFusion
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
@@ -233,3 +233,18 @@ def test_a_run_without_its_tokenizer_is_told(
         (Path(start["run"]) / name).unlink()
     with pytest.raises(RecipeError, match=r"\[start\]: .*other has no tokenizer that can be read"):
         made(tiny_recipe(start=start, **TUNE))
+
+
+@pytest.mark.parametrize("content", ["null", "{"])
+def test_a_damaged_configuration_of_the_stage_is_a_readable_error(
+    tiny_recipe: Make, store: Callable[..., Any], registries: Registries, content: str
+) -> None:
+    recipe = tiny_recipe(start=store(tiny_recipe(**TUNE)), **TUNE)
+    start = start_of(recipe)
+    assert start is not None
+    model = empty_model(recipe, registries)
+    (start.model / "config.json").write_text(content)
+    for use in (start_problems, take_weights):
+        with pytest.raises(RunError) as caught:
+            use(recipe, registries, model, start)
+        assert caught.value.code == "damaged-record"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from polyvex.errors import PolyvexError
+from polyvex.errors import PolyvexError, RunError
+from polyvex.evaluation.evaluate import Answered
+from polyvex.records.files import read_lines
 from polyvex.report.collect import read_run
 from polyvex.report.grid import read_ablation
 from tests.report.conftest import group, write_ablation
@@ -98,3 +100,13 @@ def test_names_in_a_run_from_elsewhere_stay_below_it(hand_run: Path, name: str) 
     with pytest.raises(PolyvexError) as caught:
         read_run(hand_run)
     assert caught.value.code == "unsafe-name"
+
+
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "1.5", "-0.1"])
+def test_a_score_that_is_no_number_from_0_to_1_is_refused(tmp_path: Path, score: str) -> None:
+    line = {"id": "q", "kind": "k", "question": "?", "expected": "a", "answer": "a", "score": 1.0}
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps(line).replace("1.0", score) + "\n", encoding="utf-8")
+    with pytest.raises(RunError) as caught:
+        read_lines(path, Answered)
+    assert caught.value.code == "damaged-record"
