@@ -204,8 +204,8 @@ def test_a_run_with_an_ablation_inside_reports_both(hand_run: Path) -> None:
 def test_cells_with_one_number_of_positions_are_drawn_line_by_line(tmp_path: Path) -> None:
     folder = write_ablation(tmp_path / "grid", [group("a", [A, A]), group("b", [B, B])])
     page = write_report(folder).page.read_text(encoding="utf-8")
-    assert "Accuracy with 95 % intervals</title>" in page
-    assert "Accuracy against positions used" not in page
+    assert "accuracy with 95 % intervals</title>" in page
+    assert "against positions used</title>" not in page
 
 
 @pytest.mark.parametrize(
