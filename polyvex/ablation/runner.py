@@ -183,8 +183,9 @@ def read_groups(folder: Path, cells: Sequence[Cell], registries: Registries) -> 
 
 
 def _scores(folder: Path, cell: Cell) -> dict[str, float]:
-    answers = below(cell_folder(folder, cell.id), _result(folder, cell).answers, nested=True)
-    return {answer.id: answer.score for answer in read_lines(answers, Answered)}
+    result = _result(folder, cell)
+    path = below(cell_folder(folder, cell.id), result.answers, nested=True)
+    return {answer.id: answer.score for answer in read_lines(path, Answered, sha256=result.answers_sha256)}
 
 
 def _write_index(

@@ -1,5 +1,6 @@
 """Answer every question of a split from the cache, and keep each answer."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -92,6 +93,7 @@ class Evaluation:
             "skipped": self.skipped,
             "cut": self.cut,
             "images": self.images,
+            "answers_sha256": hashlib.sha256(self.lines().encode()).hexdigest(),
             "by_kind": {kind: {"accuracy": mean, "questions": count} for kind, (mean, count) in self.by_kind().items()},
             **self.extra,
         }

@@ -35,6 +35,7 @@ class CellResult(Record):
     metric: str = "accuracy"
     graded: bool = False
     answers: str = ""
+    answers_sha256: str | None = None
 
 
 class ComparedRecord(Part):

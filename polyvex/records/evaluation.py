@@ -29,7 +29,10 @@ class Weighed(BaseModel):
 
 
 class EvaluationSummary(Record):
-    """``evaluation/<name>.json``; ``accuracy`` is the mean score, None without answers."""
+    """``evaluation/<name>.json``; ``accuracy`` is the mean score, None without answers.
+
+    ``answers_sha256`` is of the file of its answers; None in files of earlier versions of polyvex.
+    """
 
     name: str
     metric: str
@@ -41,6 +44,7 @@ class EvaluationSummary(Record):
     cut: Count = 0
     rescored_from: str | None = None
     images: bool
+    answers_sha256: str | None = None
     by_kind: dict[str, KindFigures]
     expert_load: dict[str, dict[str, list[float]]] = Field(default_factory=dict)
     encoder_weights: dict[str, dict[str, Weighed]] = Field(default_factory=dict)

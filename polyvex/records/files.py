@@ -1,5 +1,6 @@
 """Read files of a run or an ablation; a damaged one is reported by name, with what is wrong with it."""
 
+import hashlib
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,20 +44,22 @@ def read_record(path: Path, model: type[R]) -> R:
         raise damaged(path, describe(error)) from None
 
 
-def read_lines(path: Path, model: Any) -> list[Any]:
+def read_lines(path: Path, model: Any, *, sha256: str | None = None) -> list[Any]:
     """Read a ``.jsonl`` file; empty if it does not exist. A last line that was cut while it was written is dropped.
 
     Args:
         model: type of each line: a model, or a data class.
+        sha256: digest that the file must have, if it is known; then the file must exist.
 
     Raises:
         RunError: with the code ``damaged-record``, listing the lines that are damaged.
     """
-    if not path.exists():
+    if not path.exists() and sha256 is None:
         return []
     adapter = TypeAdapter(model)
     found, problems = [], []
-    lines = _content(path).split(b"\n")  # str.splitlines() also cuts at U+2028
+    content = _content(path)
+    lines = content.split(b"\n")  # str.splitlines() also cuts at U+2028
     whole = len(lines) - 1
     for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
@@ -66,6 +69,8 @@ def read_lines(path: Path, model: Any) -> list[Any]:
                 problems += [f"line {number}: {problem}" for problem in describe(error)]
     if problems:
         raise damaged(path, problems)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise damaged(path, ["it is not the file that belongs to its summary (the SHA-256 differs)"])
     return found
 
 

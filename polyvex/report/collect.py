@@ -198,7 +198,7 @@ def _stage(folder: Path, index: int, table: dict[str, Any]) -> StageRecord:
 
 def _evaluation(path: Path) -> EvaluationRecord:
     raw = read_record(path, EvaluationSummary)
-    answers: list[Answered] = read_lines(path.with_suffix(".jsonl"), Answered)
+    answers: list[Answered] = read_lines(path.with_suffix(".jsonl"), Answered, sha256=raw.answers_sha256)
     return EvaluationRecord(
         name=raw.name,
         metric=raw.metric,

@@ -54,7 +54,7 @@ def _stored(run: RunDirectory) -> list[EvaluationSummary]:
 
 
 def _rescore(run: RunDirectory, stored: EvaluationSummary, metric: str, registries: Registries) -> Evaluation:
-    answers = read_lines(run.evaluation(stored.name).with_suffix(".jsonl"), Answered)
+    answers = read_lines(run.evaluation(stored.name).with_suffix(".jsonl"), Answered, sha256=stored.answers_sha256)
     if len(answers) != stored.questions:
         raise RunError(
             f"{run.evaluation(stored.name).with_suffix('.jsonl')} has {len(answers)} answers, expected "
@@ -74,6 +74,7 @@ def _rescore(run: RunDirectory, stored: EvaluationSummary, metric: str, registri
         extra={FROM: stored.name},
     )
     path = run.evaluation(f"{stored.name}.{metric}")
+    path.unlink(missing_ok=True)  # as for other evaluations: a summary is never that of other answers
     write_text(path.with_suffix(".jsonl"), result.lines())
     write_text(path, json.dumps(result.summary(), indent=2))
     return result

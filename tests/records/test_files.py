@@ -1,5 +1,6 @@
 """Records on disk: whole ones are read, damaged ones are named with every problem."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -100,3 +101,17 @@ def test_a_toml_file_that_is_damaged_is_named(tmp_path: Path, content: bytes) ->
         read_toml(path)
     assert caught.value.code == "damaged-record"
     assert str(path) in str(caught.value)
+
+
+def test_lines_of_another_file_than_that_of_the_digest_are_refused(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.jsonl", b'{"version": 1}\n{"version": 1}\n'
+    digest = hashlib.sha256(content).hexdigest()
+    path.write_bytes(content)
+    assert len(read_lines(path, Record, sha256=digest)) == 2
+    path.write_bytes(content[:15])  # a whole line is gone
+    with pytest.raises(RunError) as changed:
+        read_lines(path, Record, sha256=digest)
+    path.unlink()
+    with pytest.raises(RunError) as lost:
+        read_lines(path, Record, sha256=digest)
+    assert {changed.value.code, lost.value.code} == {"damaged-record"}
