@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from polyvex.errors import RunError
+from polyvex.errors import RunError, StorageError
 from polyvex.hooks.manager import Registries
 from polyvex.model import PolyvexForConditionalGeneration
 from polyvex.recipe import Recipe
@@ -303,9 +303,10 @@ def test_a_start_that_failed_while_it_wrote_binds_nothing(
         raise OSError(28, "No space left on device", str(target))
 
     with monkeypatch.context() as patch:
-        patch.setattr("polyvex.rundir.os.replace", fail)
-        with pytest.raises(OSError, match="No space left"):
+        patch.setattr("polyvex.storage.os.replace", fail)
+        with pytest.raises(StorageError) as caught:
             run(**one_stage())
+    assert caught.value.code == "disk-full"
     (run(**one_stage()).path / "recipe.toml.part").touch()
     assert run(**one_stage()).recipe.exists()
 
