@@ -26,7 +26,8 @@ class Answered:
     """One question with the answer that was given, and its score from 0 to 1.
 
     ``cut`` is true where the answer did not end by itself within the longest length that was allowed. ``answers``
-    lists every correct answer where the sample has several; ``expected`` is the first of them.
+    lists every correct answer where the sample has several; ``expected`` is the first of them. ``image_sha256`` has
+    the digest of each image file, as it was when the question was answered.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Answered:
     images: tuple[str, ...] = ()
     cut: bool = False
     answers: tuple[str, ...] = ()
+    image_sha256: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,15 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
 
 from polyvex.evaluation.evaluate import Answered
 from polyvex.storage import space_for, write_text
+
+_NUMBER = TypeAdapter(Annotated[int, Field(strict=True, ge=0)])
+_ANSWERED = TypeAdapter(Answered)
 
 
 class PartialAnswers:
@@ -63,9 +69,8 @@ def _whole_lines(content: bytes) -> Iterator[tuple[int, Answered, int]]:
     for line in content.splitlines(keepends=True):
         try:
             record = json.loads(line)
-            number = int(record.pop("number"))
-            lists = {name: tuple(record.get(name, ())) for name in ("images", "answers")}
-            answer = Answered(**{**record, **lists})
+            number = _NUMBER.validate_python(record.pop("number"))
+            answer = _ANSWERED.validate_json(json.dumps(record), strict=True)
         except (ValueError, TypeError, KeyError, AttributeError):
             return
         if not line.endswith(b"\n"):

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from polyvex.cache.images import hash_images
 from polyvex.encoders.images import open_image
 from polyvex.errors import DataError
 from polyvex.evaluation.evaluate import Answered
+from polyvex.reading import clip
 
 SIDE = 160
 """Longest side of an image in the page, in pixels."""
@@ -62,14 +64,29 @@ def _take_turns(answers: Sequence[Answered], count: int) -> list[Answered]:
 
 def _example(answer: Answered, *, graded: bool) -> Example:
     images, gone = [], []
-    for path in answer.images[:IMAGES]:
+    for number, path in enumerate(answer.images[:IMAGES]):
         try:
-            images.append(inline(open_image(path)))
+            images.append(inline(_opened(path, dict(enumerate(answer.image_sha256)).get(number, ""))))
         except DataError as error:
             gone.append(str(error))
     if len(answer.images) > IMAGES:
         gone.append(f"{len(answer.images) - IMAGES} more images are not shown")
     return Example(answered=answer, right=answer.score >= 1, graded=graded, images=images, gone=gone)
+
+
+def _opened(path: str, sha256: str) -> Image.Image:
+    """The image at ``path``, if it is the one that the question was about.
+
+    A run from elsewhere may name any path. It cannot know the digest of a file that its author does not have, so no
+    private picture gets into the page.
+    """
+    files = hash_images([path])
+    if path in files.unreadable:
+        raise DataError(files.unreadable[path])
+    if files.hashes[path] != sha256:
+        reason = "it has changed since the evaluation" if sha256 else "the evaluation has no checksum of it"
+        raise DataError(f"{clip(path)}: {reason}", code="image-changed")
+    return open_image(path)
 
 
 def inline(image: Image.Image, *, side: int = SIDE, colors: int | None = None) -> str:

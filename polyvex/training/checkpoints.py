@@ -16,6 +16,9 @@ COMPLETE = "complete.json"
 KEPT = 2
 """Checkpoints that are kept while a stage trains: the newest, and one to fall back on if a file of that is damaged."""
 
+NEEDED = ("trainer_state.json", "window.json")
+"""Files without which a checkpoint does not continue a run exactly."""
+
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -68,9 +71,14 @@ def _faults(checkpoint: Path) -> list[str]:
     if not path.exists():
         return [f"it was not written to its end (no {COMPLETE})"]
     try:
-        return read_manifest(json.loads(path.read_text(encoding="utf-8")), path).faults(checkpoint)
+        manifest = read_manifest(json.loads(path.read_text(encoding="utf-8")), path)
+        if lost := [name for name in NEEDED if name not in manifest.files]:
+            return [f"{COMPLETE} does not list {', '.join(lost)}"]
+        return manifest.faults(checkpoint)
     except (ValueError, RunError):  # not JSON, not UTF-8, or not a manifest
         return [f"{COMPLETE} cannot be read"]
+    except FileNotFoundError:  # the first of several processes has deleted it meanwhile
+        return ["it was deleted"]
 
 
 def _delete(checkpoint: Path) -> None:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from polyvex.cache.images import ImageFiles
 from polyvex.cache.reader import ImageReader
 from polyvex.data.base import Sample
-from polyvex.evaluation.evaluate import Evaluation, evaluate
+from polyvex.evaluation.evaluate import Answered, Evaluation, evaluate
 from polyvex.evaluation.intervals import figure
 from polyvex.evaluation.partial import PartialAnswers
 from polyvex.hooks.manager import Registries, load_registries
@@ -135,11 +136,17 @@ def _evaluate(
         "expert_load": expert_load(model, processor, some, reader),
         "encoder_weights": encoder_weights(model, processor, some, reader) if images else {},
     }
-    result = dataclasses.replace(result, extra={**result.extra, **shares})
+    answers = [_with_digests(answer, reader.cache.files) for answer in result.answers]
+    result = dataclasses.replace(result, answers=answers, extra={**result.extra, **shares})
     if partial.writes:
         _store(run, result)
         partial.done()
     return result
+
+
+def _with_digests(answer: Answered, files: ImageFiles) -> Answered:
+    """An answer with the SHA-256 of its images, so that a report shows these images and no others."""
+    return dataclasses.replace(answer, image_sha256=tuple(files.hashes.get(path, "") for path in answer.images))
 
 
 def has_evaluation(run: RunDirectory, name: str) -> bool:

@@ -1,6 +1,9 @@
 """Answers of an interrupted evaluation, on disk."""
 
+import json
 from pathlib import Path
+
+import pytest
 
 from polyvex.evaluation.evaluate import Answered
 from polyvex.evaluation.partial import PartialAnswers
@@ -48,3 +51,13 @@ def test_nothing_is_left_when_it_is_done(tmp_path: Path) -> None:
     partial.done()
     partial.done()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"score": True}, {"score": 2.0}, {"answer": 3}, {"images": "a.png"}])
+def test_a_line_of_other_types_ends_what_is_taken_up(tmp_path: Path, change: dict[str, object]) -> None:
+    partial = PartialAnswers(tmp_path / "e", data="d")
+    partial.keep({0: answer("a"), 1: answer("b")})
+    head, first, second = (tmp_path / "e").read_text().splitlines()
+    damaged = json.dumps({**json.loads(second), **change})
+    (tmp_path / "e").write_text(f"{head}\n{first}\n{damaged}\n")
+    assert PartialAnswers(tmp_path / "e", data="d").before == {0: answer("a")}

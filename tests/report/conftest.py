@@ -1,5 +1,6 @@
 """Runs and ablations written by hand, so that every word on a page has a known cause; and one really trained."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -89,9 +90,12 @@ def hand_run(tiny_recipe: Callable[..., Recipe], tmp_path: Path, picture: Path) 
     (folder / "recipe.toml").write_text(tomlkit.dumps(recipe.dump()), encoding="utf-8")
     write_json(folder / "lock.json", LOCK)
     write_json(folder / "config.json", {})
-    images = (str(picture),)
-    blind = [answered(0, images=images), answered(1, right=False, images=images)]
-    seen = [answered(number, right=number != 3, kind="ab"[number % 2], images=images) for number in range(4)]
+    shown: dict[str, Any] = {
+        "images": (str(picture),),
+        "image_sha256": (hashlib.sha256(picture.read_bytes()).hexdigest(),),
+    }
+    blind = [answered(0, **shown), answered(1, right=False, **shown)]
+    seen = [answered(number, right=number != 3, kind="ab"[number % 2], **shown) for number in range(4)]
     for label in ("0-language", "1-tune", "2-experts"):
         write_stage(folder, label, steps=3)
     write_evaluation(folder, Evaluation(name="0-language", metric="exact_match", answers=blind, images=False))

@@ -1,9 +1,11 @@
 """Which answers are shown, and how their images get into the page."""
 
 import base64
+import hashlib
 import io
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from polyvex.evaluation.evaluate import Answered
@@ -63,9 +65,17 @@ def test_a_small_image_keeps_its_size() -> None:
 
 
 def test_of_many_images_four_are_shown_and_the_rest_told(picture: Path) -> None:
-    example = choose([answered(0, images=(str(picture),) * 6)])[0]
+    digest = hashlib.sha256(picture.read_bytes()).hexdigest()
+    example = choose([answered(0, images=(str(picture),) * 6, image_sha256=(digest,) * 6)])[0]
     assert len(example.images) == 4
     assert example.gone == ["2 more images are not shown"]
+
+
+@pytest.mark.parametrize("digests", [(), ("",), ("0" * 64,)])
+def test_an_image_that_the_question_was_not_about_is_not_shown(picture: Path, digests: tuple[str, ...]) -> None:
+    example = choose([answered(0, images=(str(picture),), image_sha256=digests)])[0]
+    assert example.images == []
+    assert len(example.gone) == 1
 
 
 def test_a_graded_answer_is_marked_as_graded() -> None:

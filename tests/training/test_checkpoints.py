@@ -1,5 +1,6 @@
 """Which checkpoint a stage continues from."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ def folder(tmp_path: Path) -> Path:
         checkpoint = tmp_path / f"checkpoint-{step}"
         checkpoint.mkdir()
         (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
+        (checkpoint / "window.json").write_text("{}")
         (checkpoint / "optimizer.pt").write_bytes(b"optimizer")
         seal(checkpoint)
     (tmp_path / "checkpoint-x").mkdir()
@@ -66,3 +68,9 @@ def test_none_is_left(folder: Path) -> None:
 def test_old_ones_are_deleted(folder: Path) -> None:
     keep_newest(folder, 2)
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-10", "checkpoint-9", "checkpoint-x"]
+
+
+@pytest.mark.parametrize("files", [{}, {"optimizer.pt": {"bytes": 9, "sha256": "0" * 64}}])
+def test_a_record_that_lists_too_little_does_not_count(files: dict[str, object], folder: Path) -> None:
+    (folder / "checkpoint-10" / COMPLETE).write_text(json.dumps({"version": 1, "files": files}))
+    assert newest(folder, []) == 9
